@@ -1,0 +1,207 @@
+package segno
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/segnodev/segno/engine"
+	"github.com/segnodev/segno/store"
+)
+
+const (
+	maxSleep  = 10 * time.Second // so that a suspend or a clock step is noticed
+	lookEvery = 2 * time.Second  // at the lock, at most
+	claimPage = 500              // runs per claiming commit
+	troubled  = time.Second      // pause after a read that failed
+)
+
+// dispatch is the one loop that starts what is due: it asks the indexes, acts,
+// and sleeps until the next due moment.
+func (r *RunningScheduler) dispatch() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	r.sweepMemos(ctx)
+	for {
+		now := r.now()
+		next, err := r.pass(ctx, now)
+		if err != nil && r.store.Err() == nil && !r.isStopping() {
+			r.log.Error("segno: dispatching", "error", err)
+			next = r.now().Add(troubled)
+		}
+		if !r.alarm.sleep(next, r.now(), maxSleep, r.stopping) {
+			return
+		}
+	}
+}
+
+// pass starts everything that is due at now and returns when to look again.
+func (r *RunningScheduler) pass(ctx context.Context, now time.Time) (time.Time, error) {
+	if now.After(r.nextLook) || r.nextLook.Sub(now) > lookEvery {
+		r.nextLook = now.Add(lookEvery)
+		if err := r.store.Check(ctx); err != nil {
+			return now, err
+		}
+	}
+	if err := r.dispatchSlots(ctx, now); err != nil {
+		return now, err
+	}
+	if err := r.dispatchRuns(ctx, now); err != nil {
+		return now, err
+	}
+	if err := r.dispatchSuspect(ctx, now); err != nil {
+		return now, err
+	}
+	next, err := r.store.NextTime(ctx, now)
+	if end := r.suspect.window(now, &r.mu); !end.IsZero() && (next.IsZero() || end.Before(next)) {
+		next = end
+	}
+	return next, err
+}
+
+// dispatchSlots decides every slot that has come.
+func (r *RunningScheduler) dispatchSlots(ctx context.Context, now time.Time) error {
+	for !r.isStopping() {
+		ids, err := r.store.DueFlows(ctx, now, claimPage)
+		if err != nil || len(ids) == 0 {
+			return err
+		}
+		if err := r.decideAll(ctx, ids, now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// decideAll decides the slots of several flows in one request.
+func (r *RunningScheduler) decideAll(ctx context.Context, ids []string, now time.Time) error {
+	verdicts := map[string]verdict{}
+	for _, id := range ids {
+		row, err := r.store.Flow(ctx, id)
+		if err != nil {
+			return err
+		}
+		if f := r.flows[id]; f != nil {
+			verdicts[id] = f.verdict(&row, now) // outside of the transaction: it may take a while
+		}
+	}
+	return r.update(ctx, func(tx *store.Tx) error {
+		for _, id := range ids {
+			f, row := r.flows[id], tx.Flow(id)
+			if f == nil {
+				row.Next = time.Time{}
+				continue
+			}
+			if err := r.apply(tx, f, row, verdicts[id], now); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// dispatchRuns claims the runs whose time has come, as far as there is room.
+func (r *RunningScheduler) dispatchRuns(ctx context.Context, now time.Time) error {
+	var full []string
+	for !r.isStopping() {
+		due, err := r.store.Due(ctx, now, full, claimPage)
+		if err != nil || len(due) == 0 {
+			return err
+		}
+		slices.SortStableFunc(due, func(a, b engine.Head) int { return a.Wake.Compare(b.Wake) })
+		blocked := map[string]bool{}
+		err = r.update(ctx, func(tx *store.Tx) error {
+			clear(blocked)
+			for _, h := range due {
+				if blocked[h.Flow] {
+					continue
+				}
+				isFull, err := r.claim(tx, h, false)
+				if err != nil {
+					return err
+				}
+				if isFull {
+					blocked[h.Flow] = true
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		for id := range blocked {
+			full = append(full, id)
+		}
+	}
+	return nil
+}
+
+// suspectWatch is the suspect that was resumed last, and how long the next one
+// has to wait for it. The scheduler's mu guards it.
+type suspectWatch struct {
+	run   int64
+	until time.Time
+}
+
+// left notes that the suspect is no longer executing.
+func (w *suspectWatch) left(run int64) {
+	if w.run == run {
+		*w = suspectWatch{}
+	}
+}
+
+// window returns when the next suspect may be resumed, zero for at once.
+func (w *suspectWatch) window(now time.Time, mu interface {
+	Lock()
+	Unlock()
+}) time.Time {
+	mu.Lock()
+	defer mu.Unlock()
+	if w.run == 0 || !now.Before(w.until) {
+		return time.Time{}
+	}
+	return w.until
+}
+
+// dispatchSuspect resumes one suspect, behind all others, unless the one
+// before it is still being watched.
+func (r *RunningScheduler) dispatchSuspect(ctx context.Context, now time.Time) error {
+	if !r.suspect.window(now, &r.mu).IsZero() || r.isStopping() {
+		return nil
+	}
+	suspects, err := r.store.Suspects(ctx, now)
+	if err != nil || len(suspects) == 0 {
+		return err
+	}
+	for _, h := range suspects {
+		full := false
+		r.mu.Lock()
+		r.suspect = suspectWatch{run: h.Run, until: now.Add(r.suspectFor)}
+		r.mu.Unlock()
+		err := r.update(ctx, func(tx *store.Tx) (err error) {
+			full, err = r.claim(tx, h, true)
+			return err
+		})
+		if err != nil || !full {
+			r.alarm.wake() // there may be another one behind it
+			return err
+		}
+		r.mu.Lock()
+		r.suspect.left(h.Run)
+		r.mu.Unlock()
+	}
+	return nil
+}
+
+// sweepMemos removes what closed visits have left behind.
+func (r *RunningScheduler) sweepMemos(ctx context.Context) {
+	for more := true; more && !r.isStopping(); {
+		err := r.update(ctx, func(tx *store.Tx) (err error) {
+			more, err = tx.SweepMemos()
+			return err
+		})
+		if err != nil {
+			return
+		}
+	}
+}

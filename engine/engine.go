@@ -1,0 +1,218 @@
+package engine
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// An Engine drives runs. Its fields are set once, before the first Begin.
+type Engine struct {
+	Journal      Journal
+	Now          func() time.Time
+	Grace        time.Duration // an interrupted attempt may still succeed for so long
+	AbandonAfter time.Duration // and is waited for so much longer
+	ParkAfter    time.Duration // waits from this length on give up their goroutine
+	MaxData      int           // bytes of a run's data
+	MaxCrashes   int           // deaths in one visit
+	// HandOver receives the continuation of a run whose goroutine is lost in
+	// its step; the old Drive returns an error once the step comes back.
+	HandOver func(old, next *Run)
+}
+
+// protectedFor bounds a step with an Undo that must not be interrupted, and an
+// undo, where the step has no timeout of its own.
+const protectedFor = 30 * time.Second
+
+// A Run is one run in the hands of a goroutine.
+type Run struct {
+	eng     *Engine
+	machine *Machine
+	base    context.Context
+	head    Head
+	kept    bool // the journal keeps data between the steps
+
+	admitted  bool
+	left      *outcome          // what an attempt that never returned is taken for
+	memos     map[string][]byte // of the visit, once read
+	settledAt time.Time         // of the last commit
+	undoUntil time.Time         // end of the rollback's budget in this process
+	repaid    map[int]bool      // visits undone by earlier rollbacks
+
+	mu       sync.Mutex // guards what follows
+	unit     *unit
+	stopping bool
+	cancel   bool
+	aborted  error
+	nudge    chan struct{}
+}
+
+// Begin takes a held head. Step contexts descend from ctx.
+func (e *Engine) Begin(ctx context.Context, m *Machine, h Head) *Run {
+	return &Run{
+		eng: e, machine: m, base: ctx, head: h, kept: m.KeepData || m.undoable(),
+		cancel: h.Cancel, nudge: make(chan struct{}, 1), settledAt: e.Now(),
+	}
+}
+
+// Drive runs until the run ends, parks, is stuck, or is suspended, and returns
+// the head as it was committed last. Any error means that the run is no longer
+// ours: the journal refused, or another goroutine has it.
+func (r *Run) Drive() (Head, error) {
+	for r.head.Status.Executing() && r.head.Held {
+		c, err := r.settle()
+		if err == nil && c != nil {
+			err = r.commit(c)
+		}
+		if err != nil {
+			return r.head, err
+		}
+	}
+	return r.head, nil
+}
+
+// ID returns the run's id.
+func (r *Run) ID() int64 { return r.head.Run }
+
+// Flow returns the id of the run's flow.
+func (r *Run) Flow() string { return r.head.Flow }
+
+// settle does the next thing of the run and says what to commit; nil: look again.
+func (r *Run) settle() (*Change, error) {
+	now := r.eng.Now()
+	switch {
+	case r.left != nil:
+		return r.settleLeft()
+	case r.suspended():
+		return r.suspend(), nil
+	case !r.admitted:
+		return r.admit()
+	case r.head.Status == Undoing:
+		return r.undo(now)
+	case r.cancelled():
+		return r.rollback(ErrCancelledRun, r.head.Uncertain, false), nil
+	case expired(r.head.Deadline, now):
+		return r.rollback(errRunTimeout, r.head.Uncertain, false), nil
+	case r.head.Crashes >= r.eng.MaxCrashes:
+		return r.rollback(crashLoop(&r.head), true, false), nil
+	case expired(r.head.VisitDue, now):
+		return r.rollback(visitTimeout(&r.head), r.head.Uncertain, false), nil
+	case r.head.rest(now) > 0:
+		r.sleep(r.head.rest(now))
+		return nil, nil
+	}
+	return r.visit()
+}
+
+// settleLeft judges the attempt that another goroutine was lost in.
+func (r *Run) settleLeft() (*Change, error) {
+	o := *r.left
+	r.left, r.admitted = nil, true
+	if r.head.Status == Undoing {
+		p, err := r.undoPoint()
+		if err != nil {
+			return nil, err
+		}
+		return r.judgeUndo(p, o), nil
+	}
+	return r.judge(o), nil
+}
+
+// commit makes a change durable and takes its head. A cancel that came first
+// turns the change into a rollback; a failed OnCommit into a failed attempt.
+func (r *Run) commit(c *Change) error {
+	err := r.eng.Journal.Commit(context.Background(), c)
+	switch e := err.(type) {
+	case nil:
+		r.take(c)
+		return nil
+	case *OnCommitError:
+		r.left = &outcome{err: e} // judged by the next settle
+		return nil
+	}
+	if err == ErrCancelRequested {
+		r.Cancel()
+		return r.commit(r.yield(c))
+	}
+	return err
+}
+
+// take makes the committed head the current one.
+func (r *Run) take(c *Change) {
+	if c.After.Visit != r.head.Visit {
+		r.memos = map[string][]byte{} // a visit entered here has none yet
+	}
+	if r.memos != nil {
+		for k, v := range c.Memos {
+			r.memos[k] = v
+		}
+	}
+	r.head = c.After
+	r.settledAt = r.eng.Now()
+}
+
+// Cancel tells the run that its cancel flag is set. The unit in flight is
+// interrupted, unless its step has an Undo.
+func (r *Run) Cancel() {
+	r.mu.Lock()
+	r.cancel = true
+	r.mu.Unlock()
+	r.interrupt(ErrCancelledRun)
+}
+
+// Suspend asks the run to stop behind the unit in flight.
+func (r *Run) Suspend() {
+	r.mu.Lock()
+	r.stopping = true
+	r.mu.Unlock()
+	r.wakeUp()
+}
+
+// Abort ends the context of the unit in flight, whatever it is.
+func (r *Run) Abort(cause error) {
+	r.mu.Lock()
+	r.stopping, r.aborted = true, cause
+	if r.unit != nil {
+		r.unit.interrupt(r, cause)
+	}
+	r.mu.Unlock()
+	r.wakeUp()
+}
+
+func (r *Run) suspended() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.stopping
+}
+
+func (r *Run) cancelled() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.cancel
+}
+
+func (r *Run) wakeUp() {
+	select {
+	case r.nudge <- struct{}{}:
+	default:
+	}
+}
+
+// sleep waits in memory, no longer than to the nearest deadline, or until woken.
+func (r *Run) sleep(d time.Duration) {
+	now := r.eng.Now()
+	if next := earliest(r.head.Deadline, r.head.VisitDue); !next.IsZero() {
+		d = min(d, max(next.Sub(now), 0))
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		// The clock the wait was measured with may have been stepped meanwhile;
+		// the wait is over all the same.
+		if !expired(r.head.Deadline, now.Add(d)) && !expired(r.head.VisitDue, now.Add(d)) {
+			r.head.Due, r.head.Delay = time.Time{}, 0
+		}
+	case <-r.nudge:
+	}
+}

@@ -1,0 +1,177 @@
+package engine
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// rollback enters the rollback, with its cause, or ends the run if there is
+// nothing to undo. closes says that the current visit counts as finished.
+func (r *Run) rollback(cause error, unknown, closes bool) *Change {
+	now := r.eng.Now()
+	c := r.change()
+	c.Yields, c.DropMemos = true, len(r.memos) > 0
+	h := &c.After
+	h.Cause, h.Error = CauseOf(cause), cause.Error()
+	e := r.entry(KindRollback, now)
+	e.Cause, e.Error, e.Uncertain = h.Cause, h.Error, unknown && !closes
+	if step := r.machine.Steps[h.State]; step != nil && step.Undo != nil && (closes || unknown && step.UndoUncertain) {
+		e.Undo, e.Data = h.State, h.Data
+	}
+	attempt := h.Attempt
+	h.resetVisit()
+	if e.Undo == "" && h.UndoAt == 0 {
+		h.Attempt = attempt
+		e.Kind, e.Data = KindEnd, h.Data
+		h.end(endStatus(h), now)
+	} else {
+		h.Status = Undoing
+	}
+	c.Entries = []Entry{e}
+	return c
+}
+
+// yield gives way to a cancel that was committed before c: a transition's
+// visit counts as finished, anything else ends the visit as not finished.
+func (r *Run) yield(c *Change) *Change {
+	closes := len(c.Entries) > 0 && c.Entries[0].Kind == KindEnter
+	r.head.Data = c.After.Data
+	y := r.rollback(ErrCancelledRun, !closes && c.After.Uncertain, closes)
+	y.OnCommit = c.OnCommit
+	return y
+}
+
+// endStatus is the status a run ends in that did not complete.
+func endStatus(h *Head) Status {
+	switch {
+	case h.UndoErrors > 0:
+		return UndoFailed
+	case h.Cause == CauseCancelled:
+		return Cancelled
+	}
+	return Failed
+}
+
+// undo runs one undo, last visit first.
+func (r *Run) undo(now time.Time) (*Change, error) {
+	if d := r.head.rest(now); d > 0 {
+		r.sleep(d)
+		return nil, nil
+	}
+	p, err := r.undoPoint()
+	if err != nil {
+		return nil, err
+	}
+	if p == nil {
+		return r.undone(r.change(), now), nil
+	}
+	if r.undoUntil.IsZero() && r.machine.UndoTimeout > 0 {
+		r.undoUntil = now.Add(r.machine.UndoTimeout)
+	}
+	if r.head.Crashes >= r.eng.MaxCrashes {
+		return r.undoFailed(p, fmt.Errorf("%w: the process died %d times in this undo", ErrCrashLoop, r.head.Crashes)), nil
+	}
+	if expired(r.undoUntil, now) {
+		return r.undoFailed(p, fmt.Errorf("%w: the rollback's time is up", context.DeadlineExceeded)), nil
+	}
+	return r.undoOnce(p)
+}
+
+// undoOnce makes one attempt of an undo.
+func (r *Run) undoOnce(p *Entry) (*Change, error) {
+	state, data, err := p.Undo, p.Data, error(nil)
+	if p.Version != r.machine.Version && r.machine.Migrate != nil {
+		state, data, err = r.translate(p.Version, state, data)
+	}
+	step := r.machine.Steps[state]
+	if err != nil || step == nil || step.Undo == nil {
+		return r.undoFailed(p, fmt.Errorf("%w: state %q of visit %d", ErrOrphanedUndo, p.Undo, p.UndoVisit())), nil
+	}
+	o, err := r.attemptUndo(p, step, data)
+	if err != nil {
+		return nil, err
+	}
+	return r.judgeUndo(p, o), nil
+}
+
+// judgeUndo turns the outcome of an undo into the change to commit.
+func (r *Run) judgeUndo(p *Entry, o outcome) *Change {
+	step := r.machine.Steps[p.Undo]
+	switch {
+	case o.err == nil:
+		now := r.eng.Now()
+		c := r.change()
+		c.OnCommit = o.onCommit
+		c.Entries = []Entry{r.undoEntry(KindUndone, p, now)}
+		return r.undone(r.past(c, p), now)
+	case o.why == ErrStopping:
+		return r.suspend()
+	case step != nil && r.mayRetry(step.UndoRetry, o, nil):
+		c := r.retry(p.Undo, p.UndoVisit(), step.UndoRetry, o, nil)
+		c.Yields = true
+		return c
+	}
+	return r.undoFailed(p, o.err)
+}
+
+// undoFailed records an undo that will not be tried again by itself.
+func (r *Run) undoFailed(p *Entry, err error) *Change {
+	now := r.eng.Now()
+	c := r.change()
+	e := r.undoEntry(KindUndoFailed, p, now)
+	e.Cause, e.Error = CauseOf(err), err.Error()
+	c.Entries = []Entry{e}
+	c.After.UndoErrors++
+	return r.undone(r.past(c, p), now)
+}
+
+// past moves the rollback to the visit before p's.
+func (r *Run) past(c *Change, p *Entry) *Change {
+	c.After.UndoAt = p.PrevUndo
+	c.After.resetVisit()
+	return c
+}
+
+// undone ends the run with the change if no undo is left.
+func (r *Run) undone(c *Change, now time.Time) *Change {
+	c.Yields = true
+	h := &c.After
+	if h.UndoAt == 0 {
+		e := r.entry(KindEnd, now)
+		e.Cause, e.Error, e.Data = h.Cause, h.Error, h.Data
+		c.Entries = append(c.Entries, e)
+		h.end(endStatus(h), now)
+	}
+	return c
+}
+
+func (r *Run) undoEntry(k Kind, p *Entry, now time.Time) Entry {
+	e := r.entry(k, now)
+	e.State, e.Visit = p.Undo, p.UndoVisit()
+	return e
+}
+
+// undoPoint returns the entry that closes the next visit to undo, nil if there
+// is none. A repeated rollback passes over what an earlier one has undone.
+func (r *Run) undoPoint() (*Entry, error) {
+	ctx := context.Background()
+	if r.head.Redo && r.repaid == nil {
+		done, err := r.eng.Journal.Undone(ctx, &r.head)
+		if err != nil {
+			return nil, err
+		}
+		r.repaid = done
+	}
+	for r.head.UndoAt != 0 {
+		p, err := r.eng.Journal.Entry(ctx, r.head.UndoAt)
+		if err != nil {
+			return nil, err
+		}
+		if !r.repaid[p.UndoVisit()] {
+			return &p, nil
+		}
+		r.head.UndoAt = p.PrevUndo
+	}
+	return nil, nil
+}

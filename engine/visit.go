@@ -1,0 +1,158 @@
+package engine
+
+import (
+	"context"
+	"time"
+)
+
+// Info is what a step may know of its visit.
+type Info struct {
+	Flow        string
+	Run         int64
+	State       string
+	Visit       int
+	Attempt     int
+	Polls       int
+	Slot        time.Time
+	Missed      int
+	FirstMissed time.Time
+	Key         string
+	UndoOf      string
+	Uncertain   bool
+}
+
+// info describes the current visit.
+func (r *Run) info() Info {
+	h := &r.head
+	return Info{
+		Flow: h.Flow, Run: h.Run, State: h.State, Visit: h.Visit, Attempt: h.Attempt, Polls: h.Polls,
+		Slot: h.Slot, Missed: h.Missed, FirstMissed: h.FirstMissed,
+		Key: h.VisitKey(h.Visit, h.State), Uncertain: h.Uncertain,
+	}
+}
+
+// A Visit is what a step's context leads to: its handle on the run. Every
+// method returns ErrEnded once the attempt is over.
+type Visit struct {
+	run      *Run
+	unit     *unit
+	info     Info
+	timeout  *time.Timer // of the attempt
+	onCommit []func(Tx) error
+	joined   map[string][]byte // memos that join the unit's commit
+}
+
+type visitKey struct{}
+
+// visitContext carries a visit without a second allocation.
+type visitContext struct {
+	context.Context
+	visit *Visit
+}
+
+// Value returns the visit for the package's own key.
+func (c visitContext) Value(key any) any {
+	if key == (visitKey{}) {
+		return c.visit
+	}
+	return c.Context.Value(key)
+}
+
+// VisitFrom returns the visit that ctx belongs to, or nil.
+func VisitFrom(ctx context.Context) *Visit {
+	v, _ := ctx.Value(visitKey{}).(*Visit)
+	return v
+}
+
+// Info returns what the step may know.
+func (v *Visit) Info() Info { return v.info }
+
+// alive runs fn while the attempt is certain to be in flight.
+func (v *Visit) alive(fn func()) error {
+	v.run.mu.Lock()
+	defer v.run.mu.Unlock()
+	if v.unit.closed {
+		return ErrEnded
+	}
+	fn()
+	return nil
+}
+
+// OnCommit joins fn to the commit that settles the unit.
+func (v *Visit) OnCommit(fn func(Tx) error) error {
+	return v.alive(func() { v.onCommit = append(v.onCommit, fn) })
+}
+
+// JoinMemo writes a memo with the commit that settles the unit.
+func (v *Visit) JoinMemo(key string, value []byte) error {
+	return v.alive(func() {
+		if v.joined == nil {
+			v.joined = map[string][]byte{}
+		}
+		v.joined[key] = value
+	})
+}
+
+// SaveMemo writes a memo at once.
+func (v *Visit) SaveMemo(ctx context.Context, key string, value []byte) error {
+	var h Head
+	if err := v.alive(func() { h = v.run.head }); err != nil {
+		return err
+	}
+	if err := v.run.eng.Journal.SaveMemo(ctx, &h, key, value); err != nil {
+		return err
+	}
+	return v.alive(func() {
+		if v.run.memos != nil {
+			v.run.memos[key] = value
+		}
+	})
+}
+
+// LoadMemo returns a memo of the visit.
+func (v *Visit) LoadMemo(ctx context.Context, key string) (value []byte, found bool, err error) {
+	var h Head
+	known := false
+	err = v.alive(func() {
+		h, known = v.run.head, v.run.memos != nil
+		value, found = v.run.memos[key]
+		if joined, ok := v.joined[key]; ok {
+			value, found = joined, true
+		}
+	})
+	if err != nil || known || found {
+		return value, found, err
+	}
+	memos, err := v.run.eng.Journal.Memos(ctx, &h)
+	if err != nil {
+		return nil, false, err
+	}
+	err = v.alive(func() { v.run.memos = memos })
+	value, found = memos[key]
+	return value, found, err
+}
+
+// OwnTimeout makes the step's timeout that of the whole visit, as an absolute
+// deadline: for steps that wait.
+func (v *Visit) OwnTimeout() error {
+	return v.alive(func() {
+		r := v.run
+		step := r.machine.Steps[r.head.State]
+		if step == nil || step.Timeout <= 0 || v.timeout == nil {
+			return
+		}
+		v.timeout.Stop()
+		if r.head.VisitDue.IsZero() {
+			r.head.VisitDue = r.head.Entered.Add(step.Timeout)
+		}
+		u := v.unit
+		u.timers = append(u.timers, time.AfterFunc(r.head.VisitDue.Sub(r.eng.Now()), func() {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.offer(u, errVisitDue)
+		}))
+	})
+}
+
+// Now returns the time by the engine's clock.
+func (v *Visit) Now() time.Time { return v.run.eng.Now() }

@@ -1,0 +1,190 @@
+package segno
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/segnodev/segno/engine"
+	"github.com/segnodev/segno/store"
+)
+
+// launch gives a held run, whose place is taken, to a goroutine.
+func (r *RunningScheduler) launch(f *flow, h engine.Head) {
+	r.start(f, r.eng.Begin(r.base, f.def.machine, h))
+}
+
+func (r *RunningScheduler) start(f *flow, run *engine.Run) {
+	r.mu.Lock()
+	r.live[run] = f
+	r.byRun[run.ID()] = run
+	r.mu.Unlock()
+	if r.isStopping() {
+		run.Suspend()
+	}
+	go r.drive(f, run)
+}
+
+// drive is the goroutine of a run.
+func (r *RunningScheduler) drive(f *flow, run *engine.Run) {
+	defer r.leave(f, run) // a step that calls runtime.Goexit comes this way
+	h, err := run.Drive()
+	if err != nil {
+		if r.store.Err() == nil {
+			r.log.Error("segno: a run was left to the next start", "flow", f.ID, "run", h.Run, "error", err)
+		}
+		return
+	}
+	r.report(&h)
+}
+
+// leave gives up a run's goroutine and place.
+func (r *RunningScheduler) leave(f *flow, run *engine.Run) {
+	wanted := r.places.give(f)
+	r.mu.Lock()
+	delete(r.live, run)
+	delete(r.lost, run)
+	if r.byRun[run.ID()] == run {
+		delete(r.byRun, run.ID())
+	}
+	r.suspect.left(run.ID())
+	r.checkIdle()
+	r.mu.Unlock()
+	if wanted {
+		r.alarm.wake()
+	}
+}
+
+// report tells whoever is interested how far a run has come.
+func (r *RunningScheduler) report(h *engine.Head) {
+	if h.Status.Ended() || h.Status == engine.Stuck {
+		r.notify(h.Run)
+		r.logEnd(h)
+		return
+	}
+	r.alarm.before(h.Wake)
+}
+
+func (r *RunningScheduler) logEnd(h *engine.Head) {
+	attrs := []any{"flow", h.Flow, "run", h.Run, "state", h.State, "visit", h.Visit, "status", string(h.Status)}
+	switch h.Status {
+	case engine.Completed:
+		r.log.Debug("segno: run ended", attrs...)
+	case engine.Stuck:
+		r.log.Error("segno: run is stuck", append(attrs, "reason", h.StuckReason)...)
+	default:
+		r.log.Warn("segno: run ended", append(attrs, "error", h.Error)...)
+	}
+}
+
+// handOver goes on with a run whose goroutine is lost in its step, which keeps
+// its place until it comes back.
+func (r *RunningScheduler) handOver(old, next *engine.Run) {
+	f := r.flows[old.Flow()]
+	r.places.force(f)
+	r.mu.Lock()
+	delete(r.live, old)
+	r.lost[old] = fmt.Sprintf("run %d of %s", old.ID(), f.ID)
+	r.mu.Unlock()
+	r.log.Error("segno: a step does not return; the run goes on without its goroutine", "flow", f.ID, "run", old.ID())
+	r.start(f, next)
+}
+
+// settle brings a flow's state up to date when a run of it ends, in the same
+// commit. It is called on the writer.
+func (r *RunningScheduler) settle(tx *store.Tx, row *store.Flow, h *engine.Head) {
+	f := r.flows[row.ID]
+	if f == nil || h.Redo {
+		return
+	}
+	f.outcome(row, h)
+	if f.Schedule.kind == fixedDelay {
+		row.Next = h.Ended.Add(f.Schedule.d)
+	}
+	f.plan(row, h.Ended)
+	next := row.Next
+	tx.After(func() { r.alarm.before(next) })
+}
+
+// outcome applies a run's end to streak, gate and trip. The end of a run that
+// began before the gate closed moves neither; nor does a cancel.
+func (f *flow) outcome(row *store.Flow, h *engine.Head) {
+	tripped := row.Outcome == string(StatusTripped)
+	gated := !row.GateUntil.IsZero() && h.Ended.Before(row.Gate(h.Ended))
+	switch {
+	case gated && h.Started.Before(row.GateSet):
+	case h.Status == engine.Cancelled:
+		if !tripped {
+			row.Outcome = string(StatusIdle)
+		}
+	case h.Status == engine.Completed && !tripped:
+		clearStreak(row)
+		row.Outcome, row.LastError = string(StatusCompleted), ""
+	case h.Status != engine.Completed:
+		f.failed(row, h)
+	}
+}
+
+// failed counts a failure and closes the gate, or trips the flow.
+func (f *flow) failed(row *store.Flow, h *engine.Head) {
+	row.Streak++
+	row.LastError = h.Error
+	row.GateSet, row.GateDelay, row.GateUntil = time.Time{}, 0, time.Time{}
+	if f.Backoff.trips(row.Streak) || row.Outcome == string(StatusTripped) {
+		row.Outcome = string(StatusTripped)
+		return
+	}
+	row.Outcome = string(StatusIdle)
+	if delay := f.Backoff.Delay(row.Streak).Truncate(time.Microsecond); delay > 0 {
+		row.Outcome = string(StatusBackoff)
+		row.GateSet, row.GateDelay, row.GateUntil = h.Ended, delay, h.Ended.Add(delay)
+	}
+}
+
+func clearStreak(row *store.Flow) {
+	row.Streak = 0
+	row.GateSet, row.GateDelay, row.GateUntil = time.Time{}, 0, time.Time{}
+}
+
+// claim takes a run that waits in the file, if its flow has room for it, and
+// launches it once that is durable. It reports whether the flow is full.
+func (r *RunningScheduler) claim(tx *store.Tx, h engine.Head, suspect bool) (full bool, err error) {
+	f, row := r.flows[h.Flow], tx.Flow(h.Flow)
+	if f == nil || row == nil {
+		return false, setAside(tx, h, r.now())
+	}
+	alone := f.Overlap == Skip && h.Status == engine.Pending && !h.Cancel
+	if alone && row.Active > 0 {
+		r.places.miss()
+		return true, nil
+	}
+	if !r.places.take(f) {
+		return true, nil
+	}
+	fresh := h.Started.IsZero()
+	held, err := tx.Hold(&h, r.now(), suspect)
+	if err != nil || !held {
+		r.places.give(f)
+		return false, err
+	}
+	if fresh {
+		row.LastRun = h.Started
+	}
+	tx.Else(func() { r.places.give(f) })
+	tx.After(func() { r.launch(f, h) })
+	return false, nil
+}
+
+// setAside makes a run stuck whose flow nobody registers.
+func setAside(tx *store.Tx, h engine.Head, now time.Time) error {
+	after := h
+	after.Status, after.StuckReason, after.Held, after.Wake = engine.Stuck, orphanedReason, false, time.Time{}
+	_, err := tx.Replace(h, after, engine.Entry{
+		Kind: engine.KindStuck, State: h.State, Visit: h.Visit, Attempt: h.Attempt, At: now,
+		Cause: engine.CauseOrphaned, Error: "the flow is not registered",
+	})
+	if errors.Is(err, store.ErrConflict) {
+		return nil // it has moved on meanwhile
+	}
+	return err
+}

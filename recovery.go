@@ -1,0 +1,199 @@
+package segno
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/segnodev/segno/engine"
+	"github.com/segnodev/segno/internal/crashpoint"
+	"github.com/segnodev/segno/store"
+)
+
+// start does, in this order, what has to happen before the loops: lock, check
+// and migrate the file; the application's schema; reconcile the registrations;
+// set up resources; let go of what the last owner held.
+func start(ctx context.Context, s *Scheduler) (*RunningScheduler, error) {
+	r := newRunning(s)
+	st, err := store.Open(ctx, store.Config{
+		Path: s.path, Standby: s.opts.Standby, SmallWAL: s.opts.SmallWAL, Logger: s.opts.Logger,
+		Settle: r.settle, Gate: crashpoint.From(ctx), Now: r.now,
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.use(st)
+	if err := r.recover(ctx); err != nil {
+		return nil, errors.Join(err, st.Close(), st.Release())
+	}
+	r.run(ctx)
+	return r, nil
+}
+
+// recover brings the file and the program together.
+func (r *RunningScheduler) recover(ctx context.Context) error {
+	if err := r.applySchema(ctx); err != nil {
+		return err
+	}
+	if err := r.store.Update(ctx, r.reconcile); err != nil {
+		return err
+	}
+	if err := r.resources.setUp(ctx); err != nil {
+		return err
+	}
+	if err := r.letGo(ctx); err != nil {
+		return errors.Join(err, r.resources.tearDown(context.WithoutCancel(ctx)))
+	}
+	return nil
+}
+
+// applySchema runs the application's own DDL.
+func (r *RunningScheduler) applySchema(ctx context.Context) error {
+	if r.opts.Schema == nil {
+		return nil
+	}
+	err := r.store.Update(ctx, func(tx *store.Tx) error {
+		return tx.User("Options.Schema", func() error { return r.opts.Schema(userTx{tx, nil}) })
+	})
+	if err != nil {
+		return fmt.Errorf("Options.Schema: %w", err)
+	}
+	return nil
+}
+
+// reconcile matches the registered flows with those in the file. A flow that
+// exists only in the file is kept, as orphaned.
+func (r *RunningScheduler) reconcile(tx *store.Tx) error {
+	now := r.now()
+	for _, f := range r.order {
+		row := tx.Flow(f.ID)
+		if row == nil {
+			row = tx.AddFlow(store.Flow{ID: f.ID, Outcome: string(StatusIdle), Schedule: f.Schedule.String(), Registered: now})
+			f.firstSlot(row, now)
+		} else if err := f.reconcile(tx, row, now); err != nil {
+			return err
+		}
+		row.Position = f.position
+		f.plan(row, now)
+	}
+	for _, id := range tx.Flows() {
+		if r.flows[id] != nil {
+			continue
+		}
+		row := tx.Flow(id)
+		if row.Orphaned.IsZero() {
+			row.Orphaned = now
+			if err := tx.Event("orphaned", id, "not registered any more", now); err != nil {
+				return err
+			}
+		}
+		row.Next = time.Time{}
+		r.log.Warn("segno: flow is in the file but not registered", "flow", id, "since", row.Orphaned)
+	}
+	return nil
+}
+
+// firstSlot sets anchor and cursor of a flow that is new to the file.
+func (f *flow) firstSlot(row *store.Flow, now time.Time) {
+	row.Anchor, row.Cursor = now, now
+	if f.SkipFirst {
+		return
+	}
+	switch f.Schedule.kind {
+	case interval: // the anchor itself is a slot
+		row.Cursor = now.Add(-time.Microsecond)
+	case fixedDelay:
+		row.Next = now
+	case once: // one that has passed is due at once
+		if !f.Schedule.at.After(now) {
+			row.Cursor = f.Schedule.at.Add(-time.Microsecond)
+		}
+	}
+}
+
+// reconcile brings a known flow up to date: streak, gate, trip, pause and
+// history stay as they are, whatever changed.
+func (f *flow) reconcile(tx *store.Tx, row *store.Flow, now time.Time) error {
+	if !row.Orphaned.IsZero() {
+		if err := f.revive(tx, row, now); err != nil {
+			return err
+		}
+	}
+	schedule := f.Schedule.String()
+	if row.Schedule == schedule {
+		return nil
+	}
+	if err := tx.Event("schedule_changed", f.ID, row.Schedule+" → "+schedule, now); err != nil {
+		return err
+	}
+	row.Schedule, row.Next = schedule, time.Time{}
+	if f.Schedule.kind == interval && !row.Cursor.IsZero() {
+		row.Anchor = row.Cursor // the phase stays
+	}
+	if row.Cursor.Before(now) {
+		row.Cursor = now
+	}
+	if f.Schedule.kind == fixedDelay {
+		row.Next = now
+	}
+	return nil
+}
+
+// revive takes back a flow that was orphaned, with the runs that were set
+// aside for it. Slots that passed meanwhile are not made up for.
+func (f *flow) revive(tx *store.Tx, row *store.Flow, now time.Time) error {
+	if st := f.Schedule.between(row.Anchor, row.Cursor, now); st.count > 0 && f.Schedule.kind != fixedDelay {
+		if err := tx.Ledger(row, store.Slots{First: st.first, Last: st.last, Count: st.count, Outcome: "skipped", Reason: "orphaned"}, now); err != nil {
+			return err
+		}
+		row.Cursor = st.last
+	}
+	row.Orphaned = time.Time{}
+	stuck, err := tx.Heads("WHERE ended IS NULL AND status = 'stuck' AND stuck_reason = ? AND flow = (SELECT flow FROM _segno_flow WHERE id = ?)", orphanedReason, f.ID)
+	if err != nil {
+		return err
+	}
+	for _, h := range stuck {
+		if err := unstick(tx, h, now); err != nil {
+			return err
+		}
+	}
+	return tx.Event("revived", f.ID, fmt.Sprintf("%d runs go on", len(stuck)), now)
+}
+
+// orphanedReason is the reason of runs whose flow is not registered.
+const orphanedReason = "orphaned"
+
+// unstick lets a stuck run try again, in the direction it went.
+func unstick(tx *store.Tx, h engine.Head, now time.Time) error {
+	after := h
+	after.Status, after.StuckReason, after.Wake, after.Held = engine.Pending, "", now, false
+	if h.Cause != "" {
+		after.Status = engine.Undoing
+	}
+	if after.Started.IsZero() {
+		after.Started = now
+	}
+	_, err := tx.Replace(h, after)
+	return err
+}
+
+// letGo counts crashes and makes every run that was held wait for its turn.
+func (r *RunningScheduler) letGo(ctx context.Context) error {
+	var rec store.Recovery
+	err := r.store.Update(ctx, func(tx *store.Tx) (err error) {
+		rec, err = tx.Recover(r.now(), r.opts.SuspectFor)
+		if err == nil && !rec.Clean {
+			err = tx.Event("takeover", "", fmt.Sprintf("%d runs interrupted, %d crashes counted", rec.Interrupted, rec.Counted), r.now())
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	r.suspectFor = rec.SuspectFor
+	r.log.Info("segno: started", "path", r.store.Path(), "clean", rec.Clean, "interrupted", rec.Interrupted,
+		"crashes", rec.Counted, "past_deadline", rec.Overdue)
+	return nil
+}

@@ -1,0 +1,330 @@
+package segno
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/segnodev/segno/engine"
+	"github.com/segnodev/segno/store"
+)
+
+// A RunningScheduler is a Scheduler after Start. Its methods may be called
+// from several goroutines, steps included, except from inside a function that
+// was given a Tx.
+type RunningScheduler struct {
+	opts       Options
+	log        *slog.Logger
+	now        func() time.Time // tests of clock steps replace it
+	order      []*flow
+	flows      map[string]*flow
+	store      *store.Store
+	eng        *engine.Engine
+	resources  resources
+	base       context.Context // of all steps
+	suspectFor time.Duration
+
+	places   places
+	alarm    alarm
+	stopping chan struct{} // closed when Stop begins
+	ended    chan struct{} // closed when everything is closed
+	loops    sync.WaitGroup
+	stopOnce sync.Once
+	hurry    chan struct{} // closed when a Stop's patience has ended
+	unhook   func() bool   // from Start's context
+	endErr   error         // set before ended is closed
+	nextLook time.Time     // of the dispatcher at the lock
+
+	mu      sync.Mutex // guards what follows
+	live    map[*engine.Run]*flow
+	byRun   map[int64]*engine.Run
+	lost    map[*engine.Run]string // goroutines that do not come back, and where
+	idle    chan struct{}          // closed when live is empty, while somebody waits for it
+	waiters map[RunID][]chan struct{}
+	suspect suspectWatch
+}
+
+func newRunning(s *Scheduler) *RunningScheduler {
+	r := &RunningScheduler{
+		opts: s.opts, log: s.opts.Logger, now: wallClock, order: s.flows, flows: s.byID,
+		resources: resources{list: s.opts.Resources},
+		places:    places{free: s.opts.MaxConcurrent, used: map[string]int{}},
+		alarm:     alarm{ring: make(chan struct{}, 1)},
+		stopping:  make(chan struct{}), ended: make(chan struct{}), hurry: make(chan struct{}),
+		live: map[*engine.Run]*flow{}, byRun: map[int64]*engine.Run{}, lost: map[*engine.Run]string{},
+		waiters: map[RunID][]chan struct{}{},
+	}
+	r.base = context.WithValue(context.Background(), schedulerKey{}, r)
+	return r
+}
+
+// wallClock is the time as it is stored: UTC, to the microsecond.
+func wallClock() time.Time { return time.Now().Round(0).UTC().Truncate(time.Microsecond) }
+
+// use connects the engine to the store.
+func (r *RunningScheduler) use(st *store.Store) {
+	r.store = st
+	r.eng = &engine.Engine{
+		Journal: st, Now: r.now, Grace: r.opts.Grace, AbandonAfter: r.opts.AbandonAfter, ParkAfter: r.opts.ParkAfter,
+		MaxData: r.opts.MaxData, MaxCrashes: r.opts.MaxCrashes, HandOver: r.handOver,
+	}
+}
+
+// run starts the loops, and ties the scheduler to Start's context.
+func (r *RunningScheduler) run(ctx context.Context) {
+	r.loops.Go(r.dispatch)
+	go r.watchStore()
+	r.unhook = context.AfterFunc(ctx, func() {
+		ctx, cancel := context.WithTimeout(context.Background(), r.opts.StopTimeout)
+		defer cancel()
+		_ = r.Stop(ctx)
+	})
+}
+
+// flow returns the registered flow of an id.
+func (r *RunningScheduler) flow(id string) (*flow, error) {
+	if f := r.flows[id]; f != nil {
+		return f, nil
+	}
+	return nil, fmt.Errorf("flow %q: %w", id, ErrNotFound)
+}
+
+// Status returns what is known of a flow; ErrNotFound if neither the program
+// nor the file has it.
+func (r *RunningScheduler) Status(ctx context.Context, id string) (FlowInfo, error) {
+	row, err := r.store.Flow(ctx, id)
+	if err != nil {
+		return FlowInfo{}, r.reading("flow "+id, err)
+	}
+	return flowInfo(&row, r.now()), nil
+}
+
+// List returns what is known of all flows, in the order of their registration,
+// orphaned ones last.
+func (r *RunningScheduler) List(ctx context.Context) ([]FlowInfo, error) {
+	rows, err := r.store.Flows(ctx)
+	if err != nil {
+		return nil, r.reading("flows", err)
+	}
+	now := r.now()
+	infos := make([]FlowInfo, len(rows))
+	for i := range rows {
+		infos[i] = flowInfo(&rows[i], now)
+	}
+	return infos, nil
+}
+
+// HasRunningFlows reports whether any run is executing in this process.
+func (r *RunningScheduler) HasRunningFlows() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.live) > 0
+}
+
+// Run returns what is known of a run, ErrNotFound if there is none.
+func (r *RunningScheduler) Run(ctx context.Context, id RunID) (RunInfo, error) {
+	h, err := r.store.Run(ctx, int64(id))
+	if err != nil {
+		return RunInfo{}, r.reading(fmt.Sprintf("run %d", id), err)
+	}
+	return runInfo(&h), nil
+}
+
+// A RunFilter selects runs; its zero value selects the newest 100.
+type RunFilter struct {
+	Flow   string
+	Status []RunStatus // any of these
+	Before RunID       // with a smaller id: the last id of a page gives the next
+	Limit  int         // 0 means 100
+}
+
+// Runs returns the runs that a filter selects, newest first.
+func (r *RunningScheduler) Runs(ctx context.Context, f RunFilter) ([]RunInfo, error) {
+	q := store.Filter{Flow: f.Flow, Before: int64(f.Before), Limit: f.Limit}
+	if q.Limit <= 0 {
+		q.Limit = 100
+	}
+	for _, s := range f.Status {
+		q.Statuses = append(q.Statuses, string(s))
+	}
+	heads, err := r.store.Runs(ctx, q)
+	if err != nil {
+		return nil, r.reading("runs", err)
+	}
+	infos := make([]RunInfo, len(heads))
+	for i := range heads {
+		infos[i] = runInfo(&heads[i])
+	}
+	return infos, nil
+}
+
+// FindRun returns the run of a flow that was triggered with the given key.
+func (r *RunningScheduler) FindRun(ctx context.Context, flow, key string) (RunInfo, error) {
+	h, err := r.store.FindRun(ctx, flow, key)
+	if err != nil {
+		return RunInfo{}, r.reading(fmt.Sprintf("run of %s with key %q", flow, key), err)
+	}
+	return runInfo(&h), nil
+}
+
+// History returns the journal of a run, first entry to last.
+func (r *RunningScheduler) History(ctx context.Context, id RunID) ([]Entry, error) {
+	entries, err := r.store.History(ctx, int64(id))
+	if err != nil {
+		return nil, r.reading(fmt.Sprintf("run %d", id), err)
+	}
+	out := make([]Entry, len(entries))
+	for i := range entries {
+		out[i] = entryInfo(&entries[i])
+	}
+	return out, nil
+}
+
+// reading wraps an error of a read; after the end it is ErrStopped or what
+// ended the scheduler.
+func (r *RunningScheduler) reading(what string, err error) error {
+	select {
+	case <-r.ended:
+		return errorOr(r.endErr, ErrStopped)
+	default:
+		return fmt.Errorf("%s: %w", what, err)
+	}
+}
+
+// WaitRun waits until a run has ended and returns it, together with its
+// *RunError if it ended other than completed. It returns ErrStuck at once for a
+// stuck run, ErrStopped when the scheduler ends first.
+func (r *RunningScheduler) WaitRun(ctx context.Context, id RunID) (RunInfo, error) {
+	ch := r.register(id) // before reading, so that no end is missed
+	defer r.unregister(id, ch)
+	for {
+		h, err := r.store.Run(ctx, int64(id))
+		switch {
+		case err != nil:
+			return RunInfo{}, r.reading(fmt.Sprintf("run %d", id), err)
+		case h.Status.Ended():
+			return r.result(ctx, &h)
+		case h.Status == engine.Stuck:
+			return runInfo(&h), fmt.Errorf("run %d: %w: %s", id, ErrStuck, h.StuckReason)
+		}
+		select {
+		case <-ch:
+		case <-ctx.Done():
+			return runInfo(&h), context.Cause(ctx)
+		case <-r.ended:
+			return runInfo(&h), errorOr(r.endErr, ErrStopped)
+		}
+	}
+}
+
+// result returns an ended run with its error.
+func (r *RunningScheduler) result(ctx context.Context, h *engine.Head) (RunInfo, error) {
+	if h.Status == engine.Completed {
+		return runInfo(h), nil
+	}
+	history, err := r.store.History(ctx, h.Run)
+	if err != nil {
+		return runInfo(h), r.reading(fmt.Sprintf("run %d", h.Run), err)
+	}
+	return runInfo(h), runError(h, history)
+}
+
+func (r *RunningScheduler) register(id RunID) chan struct{} {
+	ch := make(chan struct{}, 1)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiters[id] = append(r.waiters[id], ch)
+	return ch
+}
+
+func (r *RunningScheduler) unregister(id RunID, ch chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	list := r.waiters[id]
+	for i := range list {
+		if list[i] == ch {
+			r.waiters[id] = append(list[:i:i], list[i+1:]...)
+			break
+		}
+	}
+	if len(r.waiters[id]) == 0 {
+		delete(r.waiters, id)
+	}
+}
+
+// notify wakes whoever waits for a run.
+func (r *RunningScheduler) notify(id int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, ch := range r.waiters[RunID(id)] {
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Write runs fn in a transaction of the writer's, together with others: what it
+// writes is durable when Write returns nil, and gone if it returns an error.
+// fn may be called more than once; see Tx.
+func (r *RunningScheduler) Write(ctx context.Context, fn func(tx Tx) error) error {
+	return r.update(ctx, func(tx *store.Tx) error {
+		return tx.User("Write", func() error { return fn(userTx{tx, r}) })
+	})
+}
+
+// update is a request to the writer, refused when the scheduler stops.
+func (r *RunningScheduler) update(ctx context.Context, fn func(*store.Tx) error) error {
+	return r.store.Update(ctx, func(tx *store.Tx) error {
+		if r.isStopping() {
+			return ErrStopped
+		}
+		return fn(tx)
+	})
+}
+
+// DB returns a read-only pool of four connections for the program's own
+// queries. It is closed by Stop.
+func (r *RunningScheduler) DB() *sql.DB { return r.store.DB() }
+
+// Backup writes a consistent copy of the file to path while everything goes
+// on. It returns an error if path exists.
+func (r *RunningScheduler) Backup(ctx context.Context, path string) error {
+	return r.store.Backup(ctx, path)
+}
+
+// Health returns the worst of the store's and the resources' health: Degraded
+// while commits wait for space on the disk, Unhealthy after the store has failed.
+func (r *RunningScheduler) Health(ctx context.Context) Health {
+	own := Healthy
+	switch {
+	case r.store.Err() != nil || r.isStopping():
+		return Unhealthy
+	case r.store.Trouble() != nil:
+		own = Degraded
+	}
+	return max(own, r.resources.health(ctx))
+}
+
+func (r *RunningScheduler) isStopping() bool {
+	select {
+	case <-r.stopping:
+		return true
+	default:
+		return false
+	}
+}
+
+// Wait waits until the scheduler has ended. It returns nil after a Stop, else
+// what ended it: ErrStoreFailed or ErrFenced.
+func (r *RunningScheduler) Wait() error {
+	<-r.ended
+	if errors.Is(r.endErr, ErrStoreFailed) || errors.Is(r.endErr, ErrFenced) {
+		return r.endErr
+	}
+	return nil
+}

@@ -1,0 +1,143 @@
+package segno
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// A Schedule says when a flow is due. The zero value is manual: only when
+// triggered. It is made by Every, FixedDelay, Cron and At; what is wrong with
+// it is reported when the flow is added.
+type Schedule struct {
+	kind scheduleKind
+	d    time.Duration
+	at   time.Time
+	expr string
+	cron *cronSpec
+	err  error
+}
+
+type scheduleKind int
+
+const (
+	manual scheduleKind = iota
+	interval
+	fixedDelay
+	cronKind
+	once
+)
+
+// Every is due at anchor + k·d. The anchor is the moment of the flow's first
+// registration, stored once: the flow runs at once then, and a restart keeps
+// the phase. d is at least 1 ms.
+func Every(d time.Duration) Schedule { return Schedule{kind: interval, d: d, err: badInterval(d)} }
+
+// FixedDelay is due d after the end of the flow's last run, and at once when
+// the flow is registered first. d is at least 1 ms.
+func FixedDelay(d time.Duration) Schedule {
+	return Schedule{kind: fixedDelay, d: d, err: badInterval(d)}
+}
+
+// Cron is due by a cron expression of five fields, or six with leading
+// seconds, or a descriptor such as @daily. "CRON_TZ=Europe/Berlin " before it
+// names the zone; without it the zone is UTC. If both day fields are
+// restricted, either may match.
+func Cron(expr string) Schedule {
+	spec, err := parseCron(expr)
+	return Schedule{kind: cronKind, expr: expr, cron: spec, err: err}
+}
+
+// At is due once, at t; at once if t has passed when the flow is registered.
+func At(t time.Time) Schedule {
+	s := Schedule{kind: once, at: t.Round(0).UTC().Truncate(time.Microsecond)}
+	if t.IsZero() {
+		s.err = fmt.Errorf("%w: At the zero time", ErrSchedule)
+	}
+	return s
+}
+
+func badInterval(d time.Duration) error {
+	if d < time.Millisecond {
+		return fmt.Errorf("%w: an interval of %v; the shortest is 1ms", ErrSchedule, d)
+	}
+	return nil
+}
+
+// String is the schedule as it is stored and listed; "" is manual.
+func (s Schedule) String() string {
+	switch s.kind {
+	case interval:
+		return "every " + s.d.String()
+	case fixedDelay:
+		return "fixed delay " + s.d.String()
+	case cronKind:
+		if s.cron == nil {
+			return "cron " + s.expr
+		}
+		return "cron " + s.cron.String()
+	case once:
+		return "at " + s.at.Format(time.RFC3339Nano)
+	}
+	return ""
+}
+
+// validate returns what is wrong with the schedule.
+func (s Schedule) validate() error {
+	if s.err != nil && !errors.Is(s.err, ErrSchedule) && !errors.Is(s.err, ErrNeverFires) {
+		return fmt.Errorf("%w: %w", ErrSchedule, s.err)
+	}
+	return s.err
+}
+
+// next returns the first slot after t, the zero time if there is none. anchor
+// is that of an interval's grid. A FixedDelay has no slots of its own: its next
+// one follows from the end of a run.
+func (s Schedule) next(anchor, t time.Time) time.Time {
+	switch s.kind {
+	case interval:
+		if t.Before(anchor) {
+			return anchor
+		}
+		return anchor.Add((t.Sub(anchor)/s.d + 1) * s.d)
+	case cronKind:
+		return s.cron.next(t)
+	case once:
+		if t.Before(s.at) {
+			return s.at
+		}
+	}
+	return time.Time{}
+}
+
+// stretch is a number of slots in a row.
+type stretch struct {
+	first, last time.Time
+	count       int
+}
+
+// slotCap bounds how many cron slots are counted one by one. Beyond it the
+// stretch goes on to its true end with the count as it was.
+const slotCap = 1_000_000
+
+// between returns the slots in (after, upto].
+func (s Schedule) between(anchor, after, upto time.Time) stretch {
+	first := s.next(anchor, after)
+	if first.IsZero() || first.After(upto) {
+		return stretch{}
+	}
+	if s.kind == interval {
+		n := upto.Sub(first) / s.d
+		return stretch{first: first, last: first.Add(n * s.d), count: int(n) + 1}
+	}
+	st := stretch{first: first, last: first, count: 1}
+	for st.count < slotCap {
+		next := s.next(anchor, st.last)
+		if next.IsZero() || next.After(upto) {
+			return st
+		}
+		st.last = next
+		st.count++
+	}
+	return st
+}

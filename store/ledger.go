@@ -1,0 +1,37 @@
+package store
+
+import "time"
+
+// Slots is a stretch of slots of one flow with one outcome.
+type Slots struct {
+	First, Last time.Time
+	Count       int
+	Outcome     string // fired, coalesced, skipped
+	Reason      string // of a skip
+	Run         int64  // that fired or swallowed them
+}
+
+// Ledger records what became of a stretch of slots. A stretch that goes on
+// where the flow's last row ended, with the same outcome, makes that row longer.
+func (tx *Tx) Ledger(f *Flow, s Slots, now time.Time) error {
+	n, err := tx.do(`UPDATE _segno_ledger SET last = ?, count = count + ?, at = ?
+WHERE id = (SELECT id FROM _segno_ledger WHERE flow = ? ORDER BY first DESC LIMIT 1)
+	AND outcome = ? AND outcome <> 'fired' AND reason IS ? AND run IS ?`,
+		micros(s.Last), s.Count, micros(now), f.num, s.Outcome, text(s.Reason), number(s.Run))
+	if err != nil || n == 1 {
+		return err
+	}
+	_, err = tx.do(`INSERT INTO _segno_ledger (flow, first, last, count, outcome, reason, run, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+		f.num, micros(s.First), micros(s.Last), s.Count, s.Outcome, text(s.Reason), number(s.Run), micros(now))
+	return err
+}
+
+// Event records something that happened to the scheduler, or to one of its flows.
+func (tx *Tx) Event(kind, flow, note string, now time.Time) error {
+	var num int64
+	if f := tx.w.byID[flow]; f != nil {
+		num = f.num
+	}
+	_, err := tx.do("INSERT INTO _segno_event (at, kind, flow, note) VALUES (?, ?, ?, ?)", micros(now), kind, number(num), text(note))
+	return err
+}

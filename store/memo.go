@@ -1,0 +1,68 @@
+package store
+
+import (
+	"context"
+
+	"github.com/segnodev/segno/engine"
+)
+
+// sweepPage is how many memos are deleted at a time.
+const sweepPage = 500
+
+const (
+	putMemoSQL = `INSERT INTO _segno_memo (run, visit, key, value) VALUES (?, ?, ?, ?)
+ON CONFLICT (run, visit, key) DO UPDATE SET value = excluded.value`
+
+	dropMemosSQL = `DELETE FROM _segno_memo WHERE (run, visit, key) IN
+	(SELECT run, visit, key FROM _segno_memo WHERE run = ? AND visit <= ? LIMIT ?)`
+)
+
+func (tx *Tx) putMemos(run int64, visit int, memos map[string][]byte) error {
+	for key, value := range memos {
+		if _, err := tx.exec(tx.w.putMemo, run, visit, key, string(value)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// SaveMemo makes one memo of the head's visit durable.
+func (s *Store) SaveMemo(ctx context.Context, h *engine.Head, key string, value []byte) error {
+	return s.Update(ctx, func(tx *Tx) error {
+		var seq int64
+		if err := tx.w.conn.QueryRowContext(background, "SELECT seq FROM _segno_run WHERE run = ?", h.Run).Scan(&seq); err != nil {
+			return tx.note(err)
+		}
+		if seq != h.Seq {
+			return engine.ErrEnded // another attempt has the visit
+		}
+		return tx.putMemos(h.Run, h.Visit, map[string][]byte{key: value})
+	})
+}
+
+// Memos returns the memos of the head's visit.
+func (s *Store) Memos(ctx context.Context, h *engine.Head) (map[string][]byte, error) {
+	rows, err := s.reader.QueryContext(ctx, "SELECT key, value FROM _segno_memo WHERE run = ? AND visit = ?", h.Run, h.Visit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	memos := map[string][]byte{}
+	for rows.Next() {
+		var key, value string
+		if err := rows.Scan(&key, &value); err != nil {
+			return nil, err
+		}
+		memos[key] = []byte(value)
+	}
+	return memos, rows.Err()
+}
+
+// SweepMemos deletes a page of memos of closed visits, and reports whether
+// there may be more. A crash or a very large visit leaves some behind.
+func (tx *Tx) SweepMemos() (more bool, err error) {
+	n, err := tx.do(`DELETE FROM _segno_memo WHERE (run, visit, key) IN
+	(SELECT m.run, m.visit, m.key FROM _segno_memo m LEFT JOIN _segno_run r USING (run)
+	WHERE r.run IS NULL OR r.ended IS NOT NULL OR m.visit < r.visit LIMIT ?)`, sweepPage)
+	return n == sweepPage, err
+}

@@ -1,0 +1,235 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/segnodev/segno/engine"
+)
+
+// notFound turns "no rows" (or no error) into ErrNotFound.
+func notFound(err error) error {
+	if err == nil || errors.Is(err, sql.ErrNoRows) {
+		return ErrNotFound
+	}
+	return err
+}
+
+const selectHead = "SELECT r.flow, " + runColumns + ", f.id FROM _segno_run r JOIN _segno_flow f ON f.flow = r.flow "
+
+// withFlow scans a head together with the id of its flow.
+type withFlow struct {
+	row interface{ Scan(...any) error }
+	id  *string
+}
+
+func (w withFlow) Scan(dest ...any) error { return w.row.Scan(append(dest, w.id)...) }
+
+// heads reads heads through the pool.
+func (s *Store) heads(ctx context.Context, query string, args ...any) (heads []engine.Head, err error) {
+	rows, err := s.reader.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var h engine.Head
+		var num int64
+		if err := scanHead(withFlow{rows, &h.Flow}, &num, &h); err != nil {
+			return nil, err
+		}
+		heads = append(heads, h)
+	}
+	return heads, rows.Err()
+}
+
+// Run returns the head of a run, ErrNotFound if there is none.
+func (s *Store) Run(ctx context.Context, run int64) (h engine.Head, err error) {
+	heads, err := s.heads(ctx, selectHead+"WHERE run = ?", run)
+	if err != nil || len(heads) == 0 {
+		return h, notFound(err)
+	}
+	return heads[0], nil
+}
+
+// FindRun returns the run of a flow that was triggered with the given key.
+func (s *Store) FindRun(ctx context.Context, flow, key string) (h engine.Head, err error) {
+	heads, err := s.heads(ctx, selectHead+"WHERE f.id = ? AND r.key = ?", flow, key)
+	if err != nil || len(heads) == 0 {
+		return h, notFound(err)
+	}
+	return heads[0], nil
+}
+
+// Filter selects runs; zero fields select all.
+type Filter struct {
+	Flow     string
+	Statuses []string
+	Before   int64 // runs with a smaller id
+	Limit    int
+}
+
+// Runs returns runs, newest first.
+func (s *Store) Runs(ctx context.Context, f Filter) ([]engine.Head, error) {
+	var where []string
+	var args []any
+	if f.Flow != "" {
+		where, args = append(where, "r.flow = (SELECT flow FROM _segno_flow WHERE id = ?)"), append(args, f.Flow)
+	}
+	if len(f.Statuses) > 0 {
+		where = append(where, "r.status IN ("+marks(len(f.Statuses))+")")
+		for _, status := range f.Statuses {
+			args = append(args, status)
+		}
+	}
+	if f.Before > 0 {
+		where, args = append(where, "r.run < ?"), append(args, f.Before)
+	}
+	query := selectHead
+	if len(where) > 0 {
+		query += "WHERE " + strings.Join(where, " AND ")
+	}
+	return s.heads(ctx, query+" ORDER BY r.run DESC LIMIT ?", append(args, f.Limit)...)
+}
+
+// waiting are the statuses that the dispatcher looks for.
+var waiting = []engine.Status{engine.Undoing, engine.Pending, engine.Parked, engine.Waiting}
+
+// Due returns runs whose time has come and that nobody holds, in the order of
+// their time, at most limit of each status. Suspects are left out, and so are
+// the flows named.
+func (s *Store) Due(ctx context.Context, now time.Time, without []string, limit int) (due []engine.Head, err error) {
+	query := selectHead + `WHERE r.ended IS NULL AND r.status = ? AND r.wake <= ? AND r.held = 0 AND r.crashes < ?`
+	args := []any{"", micros(now), SuspectAfter}
+	if len(without) > 0 {
+		query += " AND r.flow NOT IN (SELECT flow FROM _segno_flow WHERE id IN (" + marks(len(without)) + "))"
+		for _, id := range without {
+			args = append(args, id)
+		}
+	}
+	query = strings.Replace(query, "FROM _segno_run r JOIN _segno_flow f", "FROM _segno_run r INDEXED BY _segno_run_open CROSS JOIN _segno_flow f", 1)
+	args = append(args, limit)
+	for _, status := range waiting {
+		args[0] = status
+		heads, err := s.heads(ctx, query+" ORDER BY r.wake, r.flow, r.run LIMIT ?", args...)
+		if err != nil {
+			return nil, err
+		}
+		due = append(due, heads...)
+	}
+	return due, nil
+}
+
+// Suspects returns the runs whose time has come that died with the process too
+// often to be resumed along with others.
+func (s *Store) Suspects(ctx context.Context, now time.Time) ([]engine.Head, error) {
+	return s.heads(ctx, selectHead+`WHERE r.ended IS NULL AND r.status IN ('pending', 'parked', 'waiting', 'undoing')
+	AND r.wake <= ? AND r.held = 0 AND r.crashes >= ?
+ORDER BY r.crashes, r.run`, micros(now), SuspectAfter)
+}
+
+// DueFlows returns the ids of flows with a slot to decide.
+func (s *Store) DueFlows(ctx context.Context, now time.Time, limit int) (ids []string, err error) {
+	err = s.reader.SelectContext(ctx, &ids, "SELECT id FROM _segno_flow WHERE next <= ? ORDER BY next, flow LIMIT ?", micros(now), limit)
+	return ids, err
+}
+
+// NextTime returns the first moment after now at which a run or a flow is due;
+// the zero time if there is none.
+func (s *Store) NextTime(ctx context.Context, now time.Time) (next time.Time, err error) {
+	const query = `SELECT min(t) FROM (
+	SELECT (SELECT next FROM _segno_flow WHERE next > ?1 ORDER BY next LIMIT 1) AS t
+	UNION ALL SELECT (SELECT wake FROM _segno_run WHERE ended IS NULL AND status = 'pending' AND wake > ?1 ORDER BY wake LIMIT 1)
+	UNION ALL SELECT (SELECT wake FROM _segno_run WHERE ended IS NULL AND status = 'parked' AND wake > ?1 ORDER BY wake LIMIT 1)
+	UNION ALL SELECT (SELECT wake FROM _segno_run WHERE ended IS NULL AND status = 'waiting' AND wake > ?1 ORDER BY wake LIMIT 1)
+	UNION ALL SELECT (SELECT wake FROM _segno_run WHERE ended IS NULL AND status = 'undoing' AND wake > ?1 ORDER BY wake LIMIT 1))`
+	err = s.reader.QueryRowContext(ctx, query, micros(now)).Scan(at{&next})
+	return next, err
+}
+
+// Flow returns the state of a flow, ErrNotFound if there is none.
+func (s *Store) Flow(ctx context.Context, id string) (f Flow, err error) {
+	err = f.scan(s.reader.QueryRowContext(ctx, "SELECT flow, "+flowColumns+" FROM _segno_flow WHERE id = ?", id))
+	if errors.Is(err, sql.ErrNoRows) {
+		err = ErrNotFound
+	}
+	return f, err
+}
+
+// Flows returns all flows in the order of their registration.
+func (s *Store) Flows(ctx context.Context) ([]Flow, error) {
+	return scanFlows(s.reader.QueryContext(ctx, "SELECT flow, "+flowColumns+" FROM _segno_flow ORDER BY orphaned IS NOT NULL, position, flow"))
+}
+
+func scanFlows(rows *sql.Rows, err error) (flows []Flow, _ error) {
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var f Flow
+		if err := f.scan(rows); err != nil {
+			return nil, err
+		}
+		flows = append(flows, f)
+	}
+	return flows, rows.Err()
+}
+
+const selectEntry = `SELECT id, run, visit, kind, state, attempt, version, at, data, cause, error, uncertain, undo, prev, prev_undo
+FROM _segno_journal WHERE id = ?`
+
+func scanEntry(row interface{ Scan(...any) error }) (e engine.Entry, err error) {
+	var uncertain int64
+	err = row.Scan(&e.ID, &e.Run, &e.Visit, &e.Kind, &e.State, &e.Attempt, &e.Version, at{&e.At}, blob{&e.Data},
+		str{(*string)(&e.Cause)}, str{&e.Error}, num{&uncertain}, str{&e.Undo}, num{&e.Prev}, num{&e.PrevUndo})
+	e.Uncertain = uncertain != 0
+	return e, err
+}
+
+// Entry returns one entry of the journal.
+func (s *Store) Entry(ctx context.Context, id int64) (engine.Entry, error) {
+	e, err := scanEntry(s.reader.QueryRowContext(ctx, selectEntry, id))
+	if errors.Is(err, sql.ErrNoRows) {
+		err = ErrNotFound
+	}
+	return e, err
+}
+
+// History returns the entries of a run, first to last, by walking its chain.
+func (s *Store) History(ctx context.Context, run int64) (entries []engine.Entry, err error) {
+	h, err := s.Run(ctx, run)
+	if err != nil {
+		return nil, err
+	}
+	for id := h.Last; id != 0; {
+		e, err := s.Entry(ctx, id)
+		if errors.Is(err, ErrNotFound) {
+			break // older entries were pruned
+		}
+		if err != nil {
+			return nil, err
+		}
+		entries = append(entries, e)
+		id = e.Prev
+	}
+	for i, j := 0, len(entries)-1; i < j; i, j = i+1, j-1 {
+		entries[i], entries[j] = entries[j], entries[i]
+	}
+	return entries, nil
+}
+
+// Undone returns the visits of a run whose undo has succeeded.
+func (s *Store) Undone(ctx context.Context, h *engine.Head) (map[int]bool, error) {
+	entries, err := s.History(ctx, h.Run)
+	done := map[int]bool{}
+	for _, e := range entries {
+		if e.Kind == engine.KindUndone {
+			done[e.Visit] = true
+		}
+	}
+	return done, err
+}

@@ -1,0 +1,95 @@
+package store
+
+import (
+	"time"
+
+	"github.com/segnodev/segno/engine"
+)
+
+// SuspectAfter is the number of deaths from which on a visit is a suspect:
+// resumed last, alone, and under watch.
+const SuspectAfter = 3
+
+// Recovery is what the last owner left behind.
+type Recovery struct {
+	Clean       bool          // it stopped by itself
+	Interrupted int           // runs that were executing
+	Counted     int           // of these, blamed for the death
+	Overdue     int           // runs past their deadline
+	SuspectFor  time.Duration // how long a suspect must live before the next
+}
+
+// Recover lets go of every run that the last owner held, and counts a crash on
+// those that may have killed it. A run that slept a short wait is innocent. If
+// exactly one suspect was executing, it alone is blamed; if several were, none,
+// and the next start watches each for twice as long.
+func (tx *Tx) Recover(now time.Time, suspectFor time.Duration) (rec Recovery, err error) {
+	var was int64
+	row := tx.w.conn.QueryRowContext(background, "SELECT clean, suspect_for FROM _segno_owner")
+	if err := row.Scan(&rec.Clean, &was); err != nil {
+		return rec, tx.note(err)
+	}
+	held, err := tx.Heads("WHERE ended IS NULL AND status IN ('running', 'undoing') AND held = 1 ORDER BY run")
+	if err != nil {
+		return rec, err
+	}
+	suspects := 0
+	for i := range held {
+		if held[i].Suspect && executing(&held[i], now) {
+			suspects++
+		}
+	}
+	rec.SuspectFor = max(suspectFor, time.Duration(was)*time.Microsecond)
+	if suspects > 1 {
+		rec.SuspectFor *= 2
+	} else if rec.Clean {
+		rec.SuspectFor = suspectFor
+	}
+	for i := range held {
+		blamed := !rec.Clean && executing(&held[i], now) && (suspects == 0 || suspects == 1 && held[i].Suspect)
+		if err := tx.letGo(held[i], now, blamed); err != nil {
+			return rec, err
+		}
+		rec.Interrupted++
+		if blamed {
+			rec.Counted++
+		}
+		if d := held[i].Deadline; !d.IsZero() && d.Before(now) {
+			rec.Overdue++
+		}
+	}
+	_, err = tx.do("UPDATE _segno_owner SET clean = 0, suspect_for = ?", rec.SuspectFor.Microseconds())
+	return rec, err
+}
+
+// executing reports whether a held run was in its code, not in a short wait.
+func executing(h *engine.Head, now time.Time) bool {
+	return h.Due.IsZero() || !h.Due.After(now)
+}
+
+// letGo makes a held run one that waits for its turn.
+func (tx *Tx) letGo(h engine.Head, now time.Time, blamed bool) error {
+	after := h
+	after.Held, after.Suspect, after.Wake = false, false, h.Started
+	if h.Status == engine.Running {
+		after.Status = engine.Pending
+	}
+	after.Uncertain = h.Uncertain || executing(&h, now)
+	if !blamed {
+		_, err := tx.Replace(h, after)
+		return err
+	}
+	after.Crashes++
+	_, err := tx.Replace(h, after, engine.Entry{
+		Kind: engine.KindCrash, State: h.State, Visit: h.Visit, Attempt: h.Attempt, At: now,
+		Error: "the process died in this visit", Uncertain: true,
+	})
+	return err
+}
+
+// MarkClean says that the owner stops by itself, so that no crash is counted,
+// and keeps the high-water marks of the ids.
+func (tx *Tx) MarkClean() error {
+	_, err := tx.do("UPDATE _segno_owner SET clean = 1, run_high = ?, journal_high = ?", tx.w.nextRun-1, tx.w.nextEntry-1)
+	return err
+}

@@ -1,0 +1,396 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+
+	"github.com/segnodev/segno/engine"
+)
+
+// Settle is called on the writer when a run ends, to bring its flow's state up
+// to date in the same commit. It may be called again for the same end.
+type Settle func(tx *Tx, f *Flow, h *engine.Head)
+
+// Config says how to open a store.
+type Config struct {
+	Path     string
+	Standby  bool // wait for the lock
+	SmallWAL bool // do not pre-grow the WAL
+	Logger   *slog.Logger
+	Settle   Settle
+	Now      func() time.Time
+	// Gate, if set, is called with every commit to be made; tests kill there.
+	// An error of its own, in place of the commit's, is the store's failure.
+	Gate func(commit func() error) error
+}
+
+// A Store is an open database with its one writer.
+type Store struct {
+	path   string
+	gate   func(func() error) error
+	lock   *lock
+	db     *sql.DB
+	w      *writer
+	reader *sqlx.DB
+	users  *sqlx.DB
+
+	queue   chan *request
+	closing chan struct{}
+	done    chan struct{} // closed when the writer is gone
+	now     func() time.Time
+	once    sync.Once
+	failure atomic.Pointer[error]
+	trouble atomic.Pointer[error]
+	// Failed is closed when the file cannot be trusted or is not ours any more.
+	Failed chan struct{}
+	// Adopted says that the file held tables of the user's before segno came.
+	Adopted bool
+}
+
+// Open takes the lock, checks the file, raises the epoch, migrates the schema
+// and starts the writer.
+func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
+	path, err := resolve(cfg.Path)
+	if err != nil {
+		return nil, opening(cfg.Path, err)
+	}
+	if fs := networkFS(filepath.Dir(path)); fs != "" {
+		return nil, fmt.Errorf("%w: %s lies on %s, where locks cannot be trusted; use a local disk", ErrForeign, path, fs)
+	}
+	l, err := acquire(ctx, path, cfg.Standby)
+	if errors.Is(err, errBusyLock) {
+		return nil, lockedBy(path)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{
+		path: path, gate: cfg.Gate, lock: l, queue: make(chan *request, 2*maxBatch),
+		now: cfg.Now, closing: make(chan struct{}), done: make(chan struct{}), Failed: make(chan struct{}),
+	}
+	if err := s.open(ctx, cfg); err != nil {
+		return nil, errors.Join(opening(path, err), s.abandonOpen())
+	}
+	return s, nil
+}
+
+func (s *Store) open(ctx context.Context, cfg Config) error {
+	fresh, err := create(s.path)
+	if err != nil {
+		return err
+	}
+	if !fresh {
+		if err := s.vet(ctx); err != nil {
+			return err
+		}
+	}
+	if s.db, err = sql.Open("sqlite", writerDSN(s.path, fresh)); err != nil {
+		return err
+	}
+	s.db.SetMaxOpenConns(1)
+	if err := s.prepareFile(ctx, fresh); err != nil {
+		return err
+	}
+	if s.reader, err = openReader(s.path, 2); err != nil {
+		return err
+	}
+	if s.users, err = openReader(s.path, 4); err != nil {
+		return err
+	}
+	return s.startWriter(ctx, cfg)
+}
+
+// vet refuses a foreign or newer file before anything in it is touched.
+func (s *Store) vet(ctx context.Context) error {
+	latest, err := latestSchema()
+	if err != nil {
+		return err
+	}
+	id, err := identify(ctx, s.path)
+	if err != nil {
+		return err
+	}
+	s.Adopted = id.app == 0
+	return vet(s.path, id, latest)
+}
+
+// prepareFile checks the settings, fences an older owner, and migrates.
+func (s *Store) prepareFile(ctx context.Context, fresh bool) error {
+	if err := settings(ctx, s.db); err != nil {
+		return err
+	}
+	if fresh {
+		if _, err := s.db.ExecContext(ctx, fmt.Sprintf("PRAGMA application_id = %d", applicationID)); err != nil {
+			return err
+		}
+	}
+	host, _ := os.Hostname()
+	now := s.now().UnixMicro()
+	raise := func() (int64, error) {
+		res, err := s.db.ExecContext(ctx, "UPDATE _segno_owner SET epoch = epoch + 1, pid = ?, host = ?, since = ?", os.Getpid(), host, now)
+		if err != nil {
+			return 0, err
+		}
+		return res.RowsAffected()
+	}
+	var known int
+	if err := s.db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_master WHERE name = '_segno_owner'").Scan(&known); err != nil {
+		return err
+	}
+	if known > 0 {
+		if _, err := raise(); err != nil {
+			return err
+		}
+	}
+	if err := migrate(ctx, s.db); err != nil {
+		return err
+	}
+	_, err := s.db.ExecContext(ctx, `INSERT INTO _segno_owner (one, epoch, pid, host, since, clean) VALUES (1, 1, ?, ?, ?, 1)
+ON CONFLICT DO NOTHING`, os.Getpid(), host, now)
+	if err != nil {
+		return err
+	}
+	return s.lock.watch()
+}
+
+// startWriter pins the writing connection, loads what the writer keeps in
+// memory and starts its goroutine.
+func (s *Store) startWriter(ctx context.Context, cfg Config) error {
+	conn, err := s.db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	s.w = &writer{
+		conn: conn, path: s.path, log: cfg.Logger, settle: cfg.Settle, smallWAL: cfg.SmallWAL,
+		flows: map[int64]*Flow{}, byID: map[string]*Flow{}, closing: s.closing,
+		degraded: func(err error) { s.setTrouble(err) },
+	}
+	if err := s.w.prepare(); err != nil {
+		return err
+	}
+	if err := s.w.load(); err != nil {
+		return err
+	}
+	go func() {
+		defer close(s.done)
+		if err := s.w.loop(s.queue); err != nil {
+			s.Fail(err)
+		}
+	}()
+	return nil
+}
+
+// load reads what the writer keeps in memory.
+func (w *writer) load() error {
+	err := w.conn.QueryRowContext(background, `SELECT epoch,
+	max(run_high, (SELECT coalesce(max(run), 0) FROM _segno_run)) + 1,
+	max(journal_high, (SELECT coalesce(max(id), 0) FROM _segno_journal)) + 1,
+	(SELECT coalesce(max(flow), 0) + 1 FROM _segno_flow) FROM _segno_owner`).Scan(&w.epoch, &w.nextRun, &w.nextEntry, &w.nextFlow)
+	if err != nil {
+		return err
+	}
+	flows, err := scanFlows(w.conn.QueryContext(background, "SELECT flow, "+flowColumns+" FROM _segno_flow"))
+	for i := range flows {
+		f := &flows[i]
+		w.flows[f.num], w.byID[f.ID] = f, f
+	}
+	return err
+}
+
+// Commit makes a change of the engine's durable: see engine.Journal.
+func (s *Store) Commit(ctx context.Context, c *engine.Change) error {
+	want := c.After
+	return s.submit(ctx, &request{
+		plain: len(c.OnCommit) == 0 && len(c.Memos) == 0 && !c.DropMemos,
+		apply: func(tx *Tx) error {
+			c.After = want // a repeated batch starts anew
+			return tx.commit(c)
+		},
+	})
+}
+
+// Update runs fn in the writer's transaction, as one request that stands or
+// falls as a whole. fn may be called more than once.
+func (s *Store) Update(ctx context.Context, fn func(*Tx) error) error {
+	return s.submit(ctx, &request{apply: fn})
+}
+
+// submit hands a request to the writer and waits for its commit. If ctx ends
+// first the outcome is unknown to the caller.
+func (s *Store) submit(ctx context.Context, q *request) error {
+	if s.gate == nil {
+		return s.send(ctx, q)
+	}
+	var own error
+	err := s.gate(func() error {
+		own = s.send(ctx, q)
+		return own
+	})
+	if err != own {
+		s.Fail(err)
+	}
+	return err
+}
+
+func (s *Store) send(ctx context.Context, q *request) error {
+	if err := s.failed(); err != nil {
+		return err
+	}
+	q.done = make(chan error, 1)
+	select {
+	case s.queue <- q:
+	case <-s.done:
+		return s.gone()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	select {
+	case err := <-q.done:
+		return err
+	case <-s.done:
+	case <-ctx.Done():
+		return fmt.Errorf("the outcome is unknown: %w", context.Cause(ctx))
+	}
+	select {
+	case err := <-q.done:
+		return err
+	default:
+		return s.gone()
+	}
+}
+
+// gone says why there is no writer any more.
+func (s *Store) gone() error {
+	if err := s.failed(); err != nil {
+		return err
+	}
+	return ErrClosed
+}
+
+func (s *Store) failed() error {
+	if p := s.failure.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// Fail is the end of the store's work: nothing is written any more, and every
+// call answers with the reason.
+func (s *Store) Fail(err error) {
+	if !errors.Is(err, ErrStoreFailed) && !errors.Is(err, ErrFenced) {
+		err = fmt.Errorf("%w: %w", ErrStoreFailed, err)
+	}
+	if s.failure.CompareAndSwap(nil, &err) {
+		close(s.Failed)
+	}
+}
+
+// Err returns why the store failed, nil if it has not.
+func (s *Store) Err() error { return s.failed() }
+
+func (s *Store) setTrouble(err error) {
+	if err == nil {
+		s.trouble.Store(nil)
+		return
+	}
+	s.trouble.Store(&err)
+}
+
+// Trouble returns what keeps the writer from committing at present, nil if nothing does.
+func (s *Store) Trouble() error {
+	if p := s.trouble.Load(); p != nil {
+		return *p
+	}
+	return nil
+}
+
+// Check fails the store if the lock or the file was replaced or another owner
+// has raised the epoch.
+func (s *Store) Check(ctx context.Context) error {
+	err := s.lock.check()
+	if err == nil {
+		var epoch int64
+		if err = s.reader.GetContext(ctx, &epoch, "SELECT epoch FROM _segno_owner"); err == nil && epoch != s.w.epoch {
+			err = fmt.Errorf("%w: the file's epoch is %d, ours %d", ErrFenced, epoch, s.w.epoch)
+		}
+	}
+	if errors.Is(err, ErrFenced) {
+		s.Fail(err)
+	}
+	return err
+}
+
+// Path returns the absolute path of the file, free of symbolic links.
+func (s *Store) Path() string { return s.path }
+
+// DB returns the read-only pool that is the user's.
+func (s *Store) DB() *sql.DB { return s.users.DB }
+
+// Backup writes a consistent copy of the file to path, which must not exist.
+func (s *Store) Backup(ctx context.Context, path string) error {
+	if _, err := os.Stat(path); err == nil {
+		return fmt.Errorf("backup: %s exists already; give the name of a new file", path)
+	}
+	part := path + ".part"
+	_ = os.Remove(part)
+	_, err := s.reader.ExecContext(ctx, "VACUUM INTO ?", part)
+	if err == nil {
+		err = syncFile(part)
+	}
+	if err == nil {
+		err = os.Rename(part, path)
+	}
+	if err != nil {
+		_ = os.Remove(part)
+		return fmt.Errorf("backup to %s: %w", path, err)
+	}
+	return nil
+}
+
+func syncFile(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.Chmod(path, 0o600), f.Sync(), f.Close())
+}
+
+// Close lets the writer finish what is queued and closes statements, readers
+// and writer, in this order. The lock stays until Release.
+func (s *Store) Close() (err error) {
+	s.once.Do(func() {
+		close(s.closing)
+		<-s.done
+		err = errors.Join(s.users.Close(), s.reader.Close(), s.w.close(), s.db.Close())
+	})
+	return err
+}
+
+// Release gives the lock back, after Close.
+func (s *Store) Release() error { return s.lock.release() }
+
+// abandonOpen closes what a failed Open had opened.
+func (s *Store) abandonOpen() error {
+	for _, db := range []*sqlx.DB{s.reader, s.users} {
+		if db != nil {
+			_ = db.Close()
+		}
+	}
+	if s.w != nil {
+		_ = s.w.close()
+	}
+	if s.db != nil {
+		_ = s.db.Close()
+	}
+	return s.lock.release()
+}

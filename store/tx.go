@@ -1,0 +1,279 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+	"time"
+
+	"github.com/segnodev/segno/engine"
+)
+
+// A Tx is one request's view of the writer's transaction. It is valid only
+// inside the function it is given to, which may be called more than once: a
+// batch is repeated when a neighbour ends it or the disk was full.
+type Tx struct {
+	w      *writer
+	q      *request
+	images []image
+	broken error // the whole batch must be rolled back
+	lost   bool  // because this request ended the transaction
+	opened *userState
+}
+
+// image is what a flow was before a request touched it.
+type image struct {
+	flow *Flow
+	was  Flow
+	born bool
+}
+
+// userState is what the user's function in progress has opened.
+type userState struct {
+	rows    []*sql.Rows
+	cancels []context.CancelFunc
+}
+
+// serve runs one request, in a savepoint if it might half-fail.
+func (tx *Tx) serve(q *request, careful bool) error {
+	tx.q, q.after, q.orElse = q, q.after[:0], q.orElse[:0]
+	if !careful {
+		err := q.apply(tx)
+		if err != nil && err != ErrConflict && err != engine.ErrCancelRequested && tx.broken == nil {
+			tx.broken = errAgain // half of it may stand: repeat the batch with savepoints
+		}
+		return err
+	}
+	mark := len(tx.images)
+	if _, err := tx.exec(tx.w.savepoint); err != nil {
+		tx.broken = err
+		return err
+	}
+	err := q.apply(tx)
+	if tx.broken != nil {
+		return err
+	}
+	if err != nil {
+		tx.restore(mark)
+		q.drop()
+		if _, undo := tx.exec(tx.w.undo); undo != nil {
+			return tx.lose(err)
+		}
+	}
+	if _, gone := tx.exec(tx.w.release); gone != nil {
+		return tx.lose(gone)
+	}
+	return err
+}
+
+// lose records that the transaction ended under the request.
+func (tx *Tx) lose(err error) error {
+	tx.broken, tx.lost = errAgain, true
+	return fmt.Errorf("%w: the function ended the shared transaction: %w", ErrTx, err)
+}
+
+// exec runs a prepared statement and returns the number of rows it changed.
+func (tx *Tx) exec(stmt *sql.Stmt, args ...any) (int64, error) {
+	res, err := stmt.ExecContext(background, args...)
+	if err != nil {
+		return 0, tx.note(err)
+	}
+	return res.RowsAffected()
+}
+
+// do runs a statement that is not worth preparing.
+func (tx *Tx) do(query string, args ...any) (int64, error) {
+	res, err := tx.w.conn.ExecContext(background, query, args...)
+	if err != nil {
+		return 0, tx.note(err)
+	}
+	return res.RowsAffected()
+}
+
+// note remembers an error after which nothing of the batch can stand.
+func (tx *Tx) note(err error) error {
+	if err != nil && tx.broken == nil && (transient(err) || fatal(err)) {
+		tx.broken = err
+	}
+	return err
+}
+
+// After has fn called once the request is committed, on the writer's goroutine.
+func (tx *Tx) After(fn func()) { tx.q.after = append(tx.q.after, fn) }
+
+// Else has fn called if the request is not committed after all: it failed, or
+// its batch is repeated.
+func (tx *Tx) Else(fn func()) { tx.q.orElse = append(tx.q.orElse, fn) }
+
+// Flow returns a flow to read and change, nil if there is none of that id.
+// What the caller changes is written with the batch.
+func (tx *Tx) Flow(id string) *Flow {
+	f := tx.w.byID[id]
+	if f != nil {
+		tx.images = append(tx.images, image{flow: f, was: *f})
+		f.dirty = true
+	}
+	return f
+}
+
+// Flows returns the ids of all flows.
+func (tx *Tx) Flows() []string {
+	ids := make([]string, 0, len(tx.w.byID))
+	for id := range tx.w.byID {
+		ids = append(ids, id)
+	}
+	return ids
+}
+
+// AddFlow adds a flow that is new to the file.
+func (tx *Tx) AddFlow(f Flow) *Flow {
+	f.num, f.dirty = tx.w.nextFlow, true
+	tx.w.nextFlow++
+	p := &f
+	tx.w.flows[f.num], tx.w.byID[f.ID] = p, p
+	tx.images = append(tx.images, image{flow: p, was: f, born: true})
+	// Runs and ledger rows of the same batch refer to it.
+	_, _ = tx.exec(tx.w.putFlow, append([]any{p.num}, p.values()...)...)
+	return p
+}
+
+// restore takes back what was done to flows since the mark.
+func (tx *Tx) restore(mark int) {
+	for i := len(tx.images) - 1; i >= mark; i-- {
+		m := tx.images[i]
+		*m.flow = m.was
+		m.flow.dirty = !m.born
+		if m.born {
+			delete(tx.w.flows, m.was.num)
+			delete(tx.w.byID, m.was.ID)
+		}
+	}
+	tx.images = tx.images[:mark]
+}
+
+// flush writes every flow the batch has touched, once.
+func (tx *Tx) flush() error {
+	for _, m := range tx.images {
+		if !m.flow.dirty {
+			continue
+		}
+		if _, err := tx.exec(tx.w.putFlow, append([]any{m.flow.num}, m.flow.values()...)...); err != nil {
+			return err
+		}
+		m.flow.dirty = false
+	}
+	return nil
+}
+
+// Exec runs a statement of the user's.
+func (tx *Tx) Exec(query string, args ...any) (sql.Result, error) {
+	if err := tx.admit(query); err != nil {
+		return nil, err
+	}
+	res, err := tx.w.conn.ExecContext(background, query, args...)
+	return res, tx.probe(err)
+}
+
+// Query runs a query of the user's. Rows left open are closed when the function returns.
+func (tx *Tx) Query(query string, args ...any) (*sql.Rows, error) {
+	if err := tx.admit(query); err != nil {
+		return nil, err
+	}
+	rows, err := tx.w.conn.QueryContext(background, query, args...)
+	if err != nil {
+		return nil, tx.probe(err)
+	}
+	tx.opened.rows = append(tx.opened.rows, rows)
+	return rows, rows.Err()
+}
+
+// QueryRow runs a query of the user's for one row.
+func (tx *Tx) QueryRow(query string, args ...any) *sql.Row {
+	ctx, cancel := context.WithCancelCause(background)
+	if err := tx.admit(query); err != nil {
+		cancel(err)
+		return tx.w.conn.QueryRowContext(ctx, "SELECT 1") // answers with the context's error
+	}
+	tx.opened.cancels = append(tx.opened.cancels, func() { cancel(nil) })
+	return tx.w.conn.QueryRowContext(ctx, query, args...)
+}
+
+// admit refuses what would end or escape the shared transaction.
+func (tx *Tx) admit(query string) error {
+	switch {
+	case tx.opened == nil:
+		return fmt.Errorf("%w: the Tx was used outside its function", ErrTx)
+	case tx.broken != nil:
+		return fmt.Errorf("%w: the transaction is over: %w", ErrTx, tx.broken)
+	}
+	return allowed(query)
+}
+
+// probe finds out, after a failed statement, whether it ended the transaction
+// (ON CONFLICT ROLLBACK does): then nothing more may run, it would commit by itself.
+func (tx *Tx) probe(err error) error {
+	if err == nil || tx.note(err) == nil || tx.broken != nil {
+		return err
+	}
+	if _, gone := tx.w.conn.ExecContext(background, "RELEASE segno_user"); gone != nil {
+		return tx.lose(err)
+	}
+	_, again := tx.w.conn.ExecContext(background, "SAVEPOINT segno_user")
+	_ = tx.note(again)
+	return err
+}
+
+// User calls a function of the user's, whose panic is an error, inside a
+// savepoint by which it is seen whether the transaction still stands.
+func (tx *Tx) User(what string, fn func() error) error {
+	if _, err := tx.do("SAVEPOINT segno_user"); err != nil {
+		return err
+	}
+	tx.opened = &userState{}
+	start := time.Now()
+	hung := time.AfterFunc(hungUser, func() { tx.w.logHung(what) })
+	err := safely(fn)
+	hung.Stop()
+	if d := time.Since(start); d > slowUser {
+		tx.w.log.Warn("segno: a function inside a commit is slow; every run waits for it", "of", what, "took", d)
+	}
+	tx.closeUser()
+	if tx.broken != nil {
+		return err
+	}
+	if _, gone := tx.w.conn.ExecContext(background, "RELEASE segno_user"); gone != nil {
+		return tx.lose(gone)
+	}
+	return err
+}
+
+// closeUser closes what the function left open.
+func (tx *Tx) closeUser() {
+	for _, rows := range tx.opened.rows {
+		_ = rows.Close()
+	}
+	for _, cancel := range tx.opened.cancels {
+		cancel()
+	}
+	tx.opened = nil
+}
+
+func (w *writer) logHung(what string) {
+	buf := make([]byte, 1<<16)
+	w.log.Error("segno: a function inside a commit does not return; nothing is written meanwhile",
+		"of", what, "stacks", string(buf[:runtime.Stack(buf, true)]))
+}
+
+func safely(fn func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%w: %v\n%s", engine.ErrPanic, p, debug.Stack())
+		}
+	}()
+	return fn()
+}
+
+// Usable reports whether the Tx may be used now.
+func (tx *Tx) Usable() error { return tx.admit("") }

@@ -1,0 +1,180 @@
+package segno
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"github.com/segnodev/segno/engine"
+	"github.com/segnodev/segno/store"
+)
+
+// A Trigger says how to start a run by hand.
+type Trigger struct {
+	// Input is what the run starts with: a value of the workflow's data type, or
+	// anything whose JSON fits it; nil means Flow.Input.
+	Input any
+	// Key makes the trigger idempotent: while a run of the flow with this key is
+	// in the file, whatever its status, it is returned instead of a new one, or
+	// ErrKeyReused if the input differs.
+	Key string
+	// At starts the run at a later time. Until then it is pending and counts for
+	// nothing.
+	At time.Time
+	// Reset clears streak, backoff and trip in the same commit.
+	Reset bool
+}
+
+// Trigger starts a run of a flow, whatever its schedule, backoff or pause, and
+// returns its id once the run is durable. It returns ErrNotFound for an unknown
+// flow, ErrTripped for a tripped one, ErrRunning under Skip while a run is
+// open, ErrBusy beyond Flow.MaxPending, ErrKeyReused, ErrConfig for an input
+// that does not fit, and ErrStopped.
+func (r *RunningScheduler) Trigger(ctx context.Context, id string, t Trigger) (RunID, error) {
+	f, err := r.flow(id)
+	if err != nil {
+		return 0, err
+	}
+	input, err := f.inputOf(t)
+	if err != nil {
+		return 0, f.named(err)
+	}
+	var run RunID
+	err = r.update(ctx, func(tx *store.Tx) (err error) {
+		run, err = r.trigger(tx, f, t, input)
+		return err
+	})
+	return run, f.named(err)
+}
+
+// triggerIn is Trigger inside a transaction.
+func (r *RunningScheduler) triggerIn(tx *store.Tx, id string, t Trigger) (RunID, error) {
+	f, err := r.flow(id)
+	if err != nil {
+		return 0, err
+	}
+	input, err := f.inputOf(t)
+	if err != nil {
+		return 0, f.named(err)
+	}
+	run, err := r.trigger(tx, f, t, input)
+	return run, f.named(err)
+}
+
+func (f *flow) inputOf(t Trigger) ([]byte, error) {
+	if t.Input == nil {
+		return f.input, nil
+	}
+	return f.def.encode(t.Input)
+}
+
+// trigger checks what may refuse the run, and creates it.
+func (r *RunningScheduler) trigger(tx *store.Tx, f *flow, t Trigger, input []byte) (RunID, error) {
+	now := r.now()
+	row := tx.Flow(f.ID)
+	if run, err := existing(tx, f, t, input); run != 0 || err != nil {
+		return run, err
+	}
+	if row.Outcome == string(StatusTripped) && !t.Reset {
+		return 0, fmt.Errorf("%w after %d failures; ResetFlow it, or set Trigger.Reset (last error: %s)", ErrTripped, row.Streak, row.LastError)
+	}
+	h := f.head(input, now)
+	h.Key = t.Key
+	if at := t.At.Round(0).UTC().Truncate(time.Microsecond); at.After(now) {
+		h.Due, h.Wake = at, at
+	} else if busy, err := r.overlaps(tx, f, row, now); err != nil {
+		return 0, err
+	} else if busy {
+		return 0, ErrRunning
+	}
+	if f.MaxPending > 0 && row.Queued+row.Later >= f.MaxPending {
+		return 0, fmt.Errorf("%w: %d wait, Flow.MaxPending is %d", ErrBusy, row.Queued+row.Later, f.MaxPending)
+	}
+	if t.Reset {
+		if err := r.reset(tx, f, row, now); err != nil {
+			return 0, err
+		}
+	}
+	err := r.create(tx, f, row, &h, now)
+	return RunID(h.Run), err
+}
+
+// existing returns the run that has the trigger's key, 0 if there is none.
+func existing(tx *store.Tx, f *flow, t Trigger, input []byte) (RunID, error) {
+	if t.Key == "" {
+		return 0, nil
+	}
+	heads, err := tx.Heads("WHERE flow = (SELECT flow FROM _segno_flow WHERE id = ?) AND key = ?", f.ID, t.Key)
+	if err != nil || len(heads) == 0 {
+		return 0, err
+	}
+	first, err := tx.Entry(heads[0].First)
+	if err != nil {
+		return 0, err
+	}
+	if !bytes.Equal(first.Data, input) {
+		return RunID(heads[0].Run), fmt.Errorf("%w: key %q is that of run %d", ErrKeyReused, t.Key, heads[0].Run)
+	}
+	return RunID(heads[0].Run), nil
+}
+
+// overlaps reports whether the flow's open runs forbid another one.
+func (r *RunningScheduler) overlaps(tx *store.Tx, f *flow, row *store.Flow, now time.Time) (bool, error) {
+	if f.Overlap != Skip {
+		return false, nil
+	}
+	if row.Open(f.Serial) > 0 || row.Later == 0 {
+		return row.Open(f.Serial) > 0, nil
+	}
+	// A run triggered for a time that has come meanwhile counts, too.
+	due, err := tx.Heads("WHERE ended IS NULL AND status = 'pending' AND wake <= ? AND flow = (SELECT flow FROM _segno_flow WHERE id = ?) LIMIT 1", now.UnixMicro(), f.ID)
+	return len(due) > 0, err
+}
+
+// head starts the head of a new run.
+func (f *flow) head(input []byte, now time.Time) engine.Head {
+	m := f.def.machine
+	h := engine.Head{
+		Flow: f.ID, Status: engine.Pending, Version: m.Version, Nonce: nonce(), State: m.Initial, Data: input,
+		Created: now, Entered: now, Wake: now,
+	}
+	if m.Timeout > 0 {
+		h.Deadline = now.Add(m.Timeout)
+	}
+	return h
+}
+
+// nonce is what makes a run's idempotency keys its own: 128 random bits.
+func nonce() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+// create inserts a run. If there is a place for it, it is held from the start
+// and executes as soon as the commit is through.
+func (r *RunningScheduler) create(tx *store.Tx, f *flow, row *store.Flow, h *engine.Head, now time.Time) error {
+	row.Runs++
+	if h.Due.IsZero() && r.places.take(f) {
+		h.Status, h.Held, h.Started, h.Wake = engine.Running, true, now, h.Deadline
+		row.LastRun = now
+		tx.Else(func() { r.places.give(f) })
+	}
+	if err := tx.Insert(h); err != nil {
+		return err
+	}
+	if f.Schedule.kind == fixedDelay {
+		row.Next = time.Time{} // the end of this run sets it
+	}
+	if !h.Held {
+		wake := h.Wake
+		tx.After(func() { r.alarm.before(wake) })
+		return nil
+	}
+	held := *h
+	tx.After(func() { r.launch(f, held) })
+	return nil
+}
