@@ -3,6 +3,7 @@ package segno
 import (
 	"context"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/segnodev/segno/engine"
@@ -53,7 +54,7 @@ func (r *RunningScheduler) pass(ctx context.Context, now time.Time) (time.Time, 
 		return now, err
 	}
 	next, err := r.store.NextTime(ctx, now)
-	if end := r.suspect.window(now, &r.mu); !end.IsZero() && (next.IsZero() || end.Before(next)) {
+	if end := r.suspect.window(now); !end.IsZero() && (next.IsZero() || end.Before(next)) {
 		next = end
 	}
 	return next, err
@@ -126,8 +127,8 @@ func (r *RunningScheduler) dispatchRuns(ctx context.Context, now time.Time) erro
 			}
 			return nil
 		})
-		if err != nil {
-			return err
+		if err != nil || r.places.none() {
+			return err // whoever gives a place back will ring
 		}
 		for id := range blocked {
 			full = append(full, id)
@@ -137,26 +138,33 @@ func (r *RunningScheduler) dispatchRuns(ctx context.Context, now time.Time) erro
 }
 
 // suspectWatch is the suspect that was resumed last, and how long the next one
-// has to wait for it. The scheduler's mu guards it.
+// has to wait for it.
 type suspectWatch struct {
+	mu    sync.Mutex
 	run   int64
 	until time.Time
 }
 
+// begin watches a suspect.
+func (w *suspectWatch) begin(run int64, until time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.run, w.until = run, until
+}
+
 // left notes that the suspect is no longer executing.
 func (w *suspectWatch) left(run int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.run == run {
-		*w = suspectWatch{}
+		w.run, w.until = 0, time.Time{}
 	}
 }
 
 // window returns when the next suspect may be resumed, zero for at once.
-func (w *suspectWatch) window(now time.Time, mu interface {
-	Lock()
-	Unlock()
-}) time.Time {
-	mu.Lock()
-	defer mu.Unlock()
+func (w *suspectWatch) window(now time.Time) time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	if w.run == 0 || !now.Before(w.until) {
 		return time.Time{}
 	}
@@ -166,7 +174,7 @@ func (w *suspectWatch) window(now time.Time, mu interface {
 // dispatchSuspect resumes one suspect, behind all others, unless the one
 // before it is still being watched.
 func (r *RunningScheduler) dispatchSuspect(ctx context.Context, now time.Time) error {
-	if !r.suspect.window(now, &r.mu).IsZero() || r.isStopping() {
+	if !r.suspect.window(now).IsZero() || r.isStopping() {
 		return nil
 	}
 	suspects, err := r.store.Suspects(ctx, now)
@@ -175,9 +183,7 @@ func (r *RunningScheduler) dispatchSuspect(ctx context.Context, now time.Time) e
 	}
 	for _, h := range suspects {
 		full := false
-		r.mu.Lock()
-		r.suspect = suspectWatch{run: h.Run, until: now.Add(r.suspectFor)}
-		r.mu.Unlock()
+		r.suspect.begin(h.Run, now.Add(r.suspectFor))
 		err := r.update(ctx, func(tx *store.Tx) (err error) {
 			full, err = r.claim(tx, h, true)
 			return err
@@ -186,9 +192,7 @@ func (r *RunningScheduler) dispatchSuspect(ctx context.Context, now time.Time) e
 			r.alarm.wake() // there may be another one behind it
 			return err
 		}
-		r.mu.Lock()
 		r.suspect.left(h.Run)
-		r.mu.Unlock()
 	}
 	return nil
 }

@@ -27,29 +27,34 @@ func (r *RunningScheduler) start(f *flow, run *engine.Run) {
 
 // drive is the goroutine of a run.
 func (r *RunningScheduler) drive(f *flow, run *engine.Run) {
-	defer r.leave(f, run) // a step that calls runtime.Goexit comes this way
-	h, err := run.Drive()
-	if err != nil {
-		if r.store.Err() == nil {
-			r.log.Error("segno: a run was left to the next start", "flow", f.ID, "run", h.Run, "error", err)
-		}
-		return
+	var h engine.Head
+	defer func() { r.leave(f, run, &h) }() // a step that calls runtime.Goexit comes this way
+	var err error
+	h, err = run.Drive()
+	switch {
+	case err == nil:
+		r.report(&h)
+	case r.store.Err() == nil && !engine.HandedOver(err):
+		r.log.Error("segno: a run was left to the next start", "flow", f.ID, "run", h.Run, "error", err)
 	}
-	r.report(&h)
 }
 
-// leave gives up a run's goroutine and place.
-func (r *RunningScheduler) leave(f *flow, run *engine.Run) {
+// leave gives up a run's goroutine and place, and hands the run to whoever
+// waits for it: in one step, so that a waiter who finds it executing is told.
+func (r *RunningScheduler) leave(f *flow, run *engine.Run, h *engine.Head) {
 	wanted := r.places.give(f)
 	r.mu.Lock()
+	if settled(h) {
+		r.notify(h)
+	}
 	delete(r.live, run)
 	delete(r.lost, run)
 	if r.byRun[run.ID()] == run {
 		delete(r.byRun, run.ID())
 	}
-	r.suspect.left(run.ID())
 	r.checkIdle()
 	r.mu.Unlock()
+	r.suspect.left(run.ID())
 	if wanted {
 		r.alarm.wake()
 	}
@@ -57,8 +62,7 @@ func (r *RunningScheduler) leave(f *flow, run *engine.Run) {
 
 // report tells whoever is interested how far a run has come.
 func (r *RunningScheduler) report(h *engine.Head) {
-	if h.Status.Ended() || h.Status == engine.Stuck {
-		r.notify(h.Run)
+	if settled(h) {
 		r.logEnd(h)
 		return
 	}
@@ -90,18 +94,22 @@ func (r *RunningScheduler) handOver(old, next *engine.Run) {
 	r.start(f, next)
 }
 
-// settle brings a flow's state up to date when a run of it ends, in the same
+// settle brings a flow's state up to date when a run of it ends or is stuck, in the same
 // commit. It is called on the writer.
 func (r *RunningScheduler) settle(tx *store.Tx, row *store.Flow, h *engine.Head) {
 	f := r.flows[row.ID]
 	if f == nil || h.Redo {
 		return
 	}
-	f.outcome(row, h)
-	if f.Schedule.kind == fixedDelay {
-		row.Next = h.Ended.Add(f.Schedule.d)
+	now := r.now()
+	if h.Status.Ended() {
+		now = h.Ended
+		f.outcome(row, h)
 	}
-	f.plan(row, h.Ended)
+	if f.Schedule.kind == fixedDelay {
+		row.Next = now.Add(f.Schedule.d)
+	}
+	f.plan(row, now)
 	next := row.Next
 	tx.After(func() { r.alarm.before(next) })
 }
@@ -151,7 +159,7 @@ func clearStreak(row *store.Flow) {
 func (r *RunningScheduler) claim(tx *store.Tx, h engine.Head, suspect bool) (full bool, err error) {
 	f, row := r.flows[h.Flow], tx.Flow(h.Flow)
 	if f == nil || row == nil {
-		return false, setAside(tx, h, r.now())
+		return false, r.setAside(tx, h, r.now())
 	}
 	alone := f.Overlap == Skip && h.Status == engine.Pending && !h.Cancel
 	if alone && row.Active > 0 {
@@ -175,10 +183,19 @@ func (r *RunningScheduler) claim(tx *store.Tx, h engine.Head, suspect bool) (ful
 	return false, nil
 }
 
+// settleElsewhere tells of a run that was settled without executing.
+func (r *RunningScheduler) settleElsewhere(h engine.Head) {
+	r.mu.Lock()
+	r.notify(&h)
+	r.mu.Unlock()
+	r.alarm.wake()
+}
+
 // setAside makes a run stuck whose flow nobody registers.
-func setAside(tx *store.Tx, h engine.Head, now time.Time) error {
+func (r *RunningScheduler) setAside(tx *store.Tx, h engine.Head, now time.Time) error {
 	after := h
 	after.Status, after.StuckReason, after.Held, after.Wake = engine.Stuck, orphanedReason, false, time.Time{}
+	tx.After(func() { r.settleElsewhere(after) })
 	_, err := tx.Replace(h, after, engine.Entry{
 		Kind: engine.KindStuck, State: h.State, Visit: h.Visit, Attempt: h.Attempt, At: now,
 		Cause: engine.CauseOrphaned, Error: "the flow is not registered",

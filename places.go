@@ -46,6 +46,15 @@ func (p *places) give(f *flow) (wanted bool) {
 	return wanted
 }
 
+// none reports whether there is no place for any flow; the next one to be
+// given back is then wanted.
+func (p *places) none() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.short = p.short || p.free <= 0
+	return p.free <= 0
+}
+
 // miss records that somebody waits for a run to end.
 func (p *places) miss() {
 	p.mu.Lock()

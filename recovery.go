@@ -69,7 +69,11 @@ func (r *RunningScheduler) reconcile(tx *store.Tx) error {
 	for _, f := range r.order {
 		row := tx.Flow(f.ID)
 		if row == nil {
-			row = tx.AddFlow(store.Flow{ID: f.ID, Outcome: string(StatusIdle), Schedule: f.Schedule.String(), Registered: now})
+			var err error
+			row, err = tx.AddFlow(store.Flow{ID: f.ID, Outcome: string(StatusIdle), Schedule: f.Schedule.String(), Registered: now})
+			if err != nil {
+				return err
+			}
 			f.firstSlot(row, now)
 		} else if err := f.reconcile(tx, row, now); err != nil {
 			return err

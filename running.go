@@ -30,12 +30,12 @@ type RunningScheduler struct {
 
 	places   places
 	alarm    alarm
+	suspect  suspectWatch
 	stopping chan struct{} // closed when Stop begins
 	ended    chan struct{} // closed when everything is closed
 	loops    sync.WaitGroup
 	stopOnce sync.Once
 	hurry    chan struct{} // closed when a Stop's patience has ended
-	unhook   func() bool   // from Start's context
 	endErr   error         // set before ended is closed
 	nextLook time.Time     // of the dispatcher at the lock
 
@@ -44,8 +44,7 @@ type RunningScheduler struct {
 	byRun   map[int64]*engine.Run
 	lost    map[*engine.Run]string // goroutines that do not come back, and where
 	idle    chan struct{}          // closed when live is empty, while somebody waits for it
-	waiters map[RunID][]chan struct{}
-	suspect suspectWatch
+	waiters map[RunID][]chan engine.Head
 }
 
 func newRunning(s *Scheduler) *RunningScheduler {
@@ -56,7 +55,7 @@ func newRunning(s *Scheduler) *RunningScheduler {
 		alarm:     alarm{ring: make(chan struct{}, 1)},
 		stopping:  make(chan struct{}), ended: make(chan struct{}), hurry: make(chan struct{}),
 		live: map[*engine.Run]*flow{}, byRun: map[int64]*engine.Run{}, lost: map[*engine.Run]string{},
-		waiters: map[RunID][]chan struct{}{},
+		waiters: map[RunID][]chan engine.Head{},
 	}
 	r.base = context.WithValue(context.Background(), schedulerKey{}, r)
 	return r
@@ -78,11 +77,7 @@ func (r *RunningScheduler) use(st *store.Store) {
 func (r *RunningScheduler) run(ctx context.Context) {
 	r.loops.Go(r.dispatch)
 	go r.watchStore()
-	r.unhook = context.AfterFunc(ctx, func() {
-		ctx, cancel := context.WithTimeout(context.Background(), r.opts.StopTimeout)
-		defer cancel()
-		_ = r.Stop(ctx)
-	})
+	go r.stopWith(ctx)
 }
 
 // flow returns the registered flow of an id.
@@ -118,11 +113,10 @@ func (r *RunningScheduler) List(ctx context.Context) ([]FlowInfo, error) {
 	return infos, nil
 }
 
-// HasRunningFlows reports whether any run is executing in this process.
+// HasRunningFlows reports whether any flow has the status running; false after Stop.
 func (r *RunningScheduler) HasRunningFlows() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return len(r.live) > 0
+	open, err := r.store.AnyOpen(context.Background())
+	return err == nil && open
 }
 
 // Run returns what is known of a run, ErrNotFound if there is none.
@@ -199,32 +193,37 @@ func (r *RunningScheduler) reading(what string, err error) error {
 // *RunError if it ended other than completed. It returns ErrStuck at once for a
 // stuck run, ErrStopped when the scheduler ends first.
 func (r *RunningScheduler) WaitRun(ctx context.Context, id RunID) (RunInfo, error) {
-	ch := r.register(id) // before reading, so that no end is missed
+	ch, live := r.register(id) // before reading, so that no end is missed
 	defer r.unregister(id, ch)
-	for {
-		h, err := r.store.Run(ctx, int64(id))
-		switch {
-		case err != nil:
+	h := engine.Head{Run: int64(id)}
+	if !live { // what executes here is told of; anything else is looked up
+		var err error
+		if h, err = r.store.Run(ctx, int64(id)); err != nil {
 			return RunInfo{}, r.reading(fmt.Sprintf("run %d", id), err)
-		case h.Status.Ended():
-			return r.result(ctx, &h)
-		case h.Status == engine.Stuck:
-			return runInfo(&h), fmt.Errorf("run %d: %w: %s", id, ErrStuck, h.StuckReason)
 		}
+	}
+	if !settled(&h) {
 		select {
-		case <-ch:
+		case h = <-ch:
 		case <-ctx.Done():
 			return runInfo(&h), context.Cause(ctx)
 		case <-r.ended:
 			return runInfo(&h), errorOr(r.endErr, ErrStopped)
 		}
 	}
+	return r.result(ctx, &h)
 }
 
-// result returns an ended run with its error.
+// settled reports whether a run does not go on by itself.
+func settled(h *engine.Head) bool { return h.Status.Ended() || h.Status == engine.Stuck }
+
+// result returns a settled run with its error.
 func (r *RunningScheduler) result(ctx context.Context, h *engine.Head) (RunInfo, error) {
-	if h.Status == engine.Completed {
+	switch h.Status {
+	case engine.Completed:
 		return runInfo(h), nil
+	case engine.Stuck:
+		return runInfo(h), fmt.Errorf("run %d: %w: %s", h.Run, ErrStuck, h.StuckReason)
 	}
 	history, err := r.store.History(ctx, h.Run)
 	if err != nil {
@@ -233,15 +232,17 @@ func (r *RunningScheduler) result(ctx context.Context, h *engine.Head) (RunInfo,
 	return runInfo(h), runError(h, history)
 }
 
-func (r *RunningScheduler) register(id RunID) chan struct{} {
-	ch := make(chan struct{}, 1)
+// register adds a waiter for a run, and reports whether the run executes in
+// this process.
+func (r *RunningScheduler) register(id RunID) (ch chan engine.Head, live bool) {
+	ch = make(chan engine.Head, 1)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.waiters[id] = append(r.waiters[id], ch)
-	return ch
+	return ch, r.byRun[int64(id)] != nil
 }
 
-func (r *RunningScheduler) unregister(id RunID, ch chan struct{}) {
+func (r *RunningScheduler) unregister(id RunID, ch chan engine.Head) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	list := r.waiters[id]
@@ -256,13 +257,11 @@ func (r *RunningScheduler) unregister(id RunID, ch chan struct{}) {
 	}
 }
 
-// notify wakes whoever waits for a run.
-func (r *RunningScheduler) notify(id int64) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, ch := range r.waiters[RunID(id)] {
+// notify hands a settled run to whoever waits for it. The caller holds mu.
+func (r *RunningScheduler) notify(h *engine.Head) {
+	for _, ch := range r.waiters[RunID(h.Run)] {
 		select {
-		case ch <- struct{}{}:
+		case ch <- *h:
 		default:
 		}
 	}

@@ -20,9 +20,6 @@ import (
 func (r *RunningScheduler) Stop(ctx context.Context) error {
 	r.stopOnce.Do(func() {
 		close(r.stopping)
-		if r.unhook != nil {
-			r.unhook()
-		}
 		go func() {
 			r.loops.Wait()
 			r.finish(r.suspendAll())
@@ -43,9 +40,30 @@ func (r *RunningScheduler) Stop(ctx context.Context) error {
 	return r.endErr
 }
 
-// suspendAll lets every run come to the end of its unit.
+// stopWith ends the scheduler when Start's context does.
+func (r *RunningScheduler) stopWith(ctx context.Context) {
+	select {
+	case <-r.ended:
+	case <-ctx.Done():
+		ctx, cancel := context.WithTimeout(context.Background(), r.opts.StopTimeout)
+		defer cancel()
+		_ = r.Stop(ctx)
+	}
+}
+
+// suspendAll lets every run come to the end of its unit. A commit that cannot
+// be made at present holds it up no longer than Stop's patience.
 func (r *RunningScheduler) suspendAll() error {
-	_ = r.store.Update(context.Background(), (*store.Tx).MarkClean)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go func() {
+		select {
+		case <-r.hurry:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	_ = r.store.Update(ctx, (*store.Tx).MarkClean)
 	for _, run := range r.runs() {
 		run.Suspend()
 	}
@@ -70,7 +88,6 @@ func (r *RunningScheduler) watchStore() {
 	r.stopOnce.Do(func() {
 		r.log.Error("segno: the store failed, everything stops", "error", r.store.Err())
 		close(r.stopping)
-		r.unhook()
 		r.loops.Wait()
 		r.finish(r.abort(r.store.Err()))
 	})

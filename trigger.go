@@ -43,7 +43,14 @@ func (r *RunningScheduler) Trigger(ctx context.Context, id string, t Trigger) (R
 		return 0, f.named(err)
 	}
 	var run RunID
-	err = r.update(ctx, func(tx *store.Tx) (err error) {
+	update := r.store.UpdatePlain
+	if t.Reset || t.Key != "" {
+		update = r.store.Update
+	}
+	err = update(ctx, func(tx *store.Tx) (err error) {
+		if r.isStopping() {
+			return ErrStopped
+		}
 		run, err = r.trigger(tx, f, t, input)
 		return err
 	})

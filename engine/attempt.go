@@ -43,8 +43,6 @@ func (r *Run) attemptUndo(p *Entry, step *Step, data []byte) (outcome, error) {
 	u := &unit{protected: true, undoing: true, bounded: true}
 	in := r.info()
 	in.Visit, in.State, in.Uncertain = p.UndoVisit(), p.Undo, p.Uncertain
-	in.UndoOf = r.head.VisitKey(in.Visit, in.State)
-	in.Key = in.UndoOf + "/undo"
 	ctx := r.open(u, in)
 	limit := step.Timeout
 	if limit == 0 {
@@ -217,7 +215,7 @@ func (u *unit) interrupt(r *Run, why error) {
 // with the given outcome.
 func (r *Run) handOver(u *unit, o outcome) {
 	r.mu.Lock()
-	if u.closed {
+	if u.closed || r.aborted != nil { // after an abort the next start goes on with it
 		r.mu.Unlock()
 		return
 	}

@@ -71,6 +71,9 @@ func (r *Run) Drive() (Head, error) {
 	return r.head, nil
 }
 
+// HandedOver reports whether Drive ended because another goroutine has the run.
+func HandedOver(err error) bool { return err == errHandedOver }
+
 // ID returns the run's id.
 func (r *Run) ID() int64 { return r.head.Run }
 

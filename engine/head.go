@@ -1,7 +1,7 @@
 package engine
 
 import (
-	"fmt"
+	"strconv"
 	"time"
 )
 
@@ -52,9 +52,9 @@ type Head struct {
 	Note        string // of an acknowledged run
 }
 
-// VisitKey is the idempotency key of a visit.
-func (h *Head) VisitKey(visit int, state string) string {
-	return fmt.Sprintf("%s/%d/%s", h.Nonce, visit, state)
+// visitKeyOf is the idempotency key of a visit.
+func visitKeyOf(nonce string, visit int, state string) string {
+	return nonce + "/" + strconv.Itoa(visit) + "/" + state
 }
 
 // Err returns the stored failure of the run, or nil.

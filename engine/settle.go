@@ -150,7 +150,9 @@ func (r *Run) park(h *Head, now time.Time) bool {
 		h.Status = Parked
 	}
 	h.Held, h.Suspect = false, false
-	h.Wake = earliest(h.Due, h.Deadline, h.VisitDue)
+	if h.Wake = h.Due; h.Status != Undoing { // a rollback has no deadline while it waits
+		h.Wake = earliest(h.Due, h.Deadline, h.VisitDue)
+	}
 	return true
 }
 

@@ -19,6 +19,8 @@ type Info struct {
 	Key         string
 	UndoOf      string
 	Uncertain   bool
+
+	nonce string
 }
 
 // info describes the current visit.
@@ -27,7 +29,7 @@ func (r *Run) info() Info {
 	return Info{
 		Flow: h.Flow, Run: h.Run, State: h.State, Visit: h.Visit, Attempt: h.Attempt, Polls: h.Polls,
 		Slot: h.Slot, Missed: h.Missed, FirstMissed: h.FirstMissed,
-		Key: h.VisitKey(h.Visit, h.State), Uncertain: h.Uncertain,
+		Uncertain: h.Uncertain, nonce: h.Nonce,
 	}
 }
 
@@ -65,7 +67,14 @@ func VisitFrom(ctx context.Context) *Visit {
 }
 
 // Info returns what the step may know.
-func (v *Visit) Info() Info { return v.info }
+func (v *Visit) Info() Info {
+	in := v.info
+	in.Key = visitKeyOf(in.nonce, in.Visit, in.State)
+	if v.unit.undoing {
+		in.Key, in.UndoOf = in.Key+"/undo", in.Key
+	}
+	return in
+}
 
 // alive runs fn while the attempt is certain to be in flight.
 func (v *Visit) alive(fn func()) error {

@@ -7,8 +7,43 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jmoiron/sqlx"
+
 	"github.com/segnodev/segno/engine"
 )
+
+// query runs a query that is prepared once per connection and kept.
+func (s *Store) query(ctx context.Context, query string, args ...any) (*sqlx.Rows, error) {
+	stmt, err := s.prepared(query)
+	if err != nil {
+		return nil, err
+	}
+	return stmt.QueryxContext(ctx, args...)
+}
+
+// queryRow is query for one row.
+func (s *Store) queryRow(ctx context.Context, query string, args ...any) *sqlx.Row {
+	stmt, err := s.prepared(query)
+	if err != nil {
+		return s.reader.QueryRowxContext(ctx, query, args...) // says what is wrong
+	}
+	return stmt.QueryRowxContext(ctx, args...)
+}
+
+func (s *Store) prepared(query string) (*sqlx.Stmt, error) {
+	if stmt, ok := s.reads.Load(query); ok {
+		return stmt.(*sqlx.Stmt), nil
+	}
+	stmt, err := s.reader.Preparex(query)
+	if err != nil {
+		return nil, err
+	}
+	if other, loaded := s.reads.LoadOrStore(query, stmt); loaded {
+		_ = stmt.Close()
+		return other.(*sqlx.Stmt), nil
+	}
+	return stmt, nil
+}
 
 // notFound turns "no rows" (or no error) into ErrNotFound.
 func notFound(err error) error {
@@ -28,9 +63,12 @@ type withFlow struct {
 
 func (w withFlow) Scan(dest ...any) error { return w.row.Scan(append(dest, w.id)...) }
 
-// heads reads heads through the pool.
-func (s *Store) heads(ctx context.Context, query string, args ...any) (heads []engine.Head, err error) {
-	rows, err := s.reader.QueryContext(ctx, query, args...)
+// heads reads heads with a prepared query.
+func (s *Store) heads(ctx context.Context, query string, args ...any) ([]engine.Head, error) {
+	return scanHeads(s.query(ctx, query, args...))
+}
+
+func scanHeads(rows *sqlx.Rows, err error) (heads []engine.Head, _ error) {
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +142,11 @@ var waiting = []engine.Status{engine.Undoing, engine.Pending, engine.Parked, eng
 func (s *Store) Due(ctx context.Context, now time.Time, without []string, limit int) (due []engine.Head, err error) {
 	query := selectHead + `WHERE r.ended IS NULL AND r.status = ? AND r.wake <= ? AND r.held = 0 AND r.crashes < ?`
 	args := []any{"", micros(now), SuspectAfter}
+	read := s.heads
 	if len(without) > 0 {
+		read = func(ctx context.Context, query string, args ...any) ([]engine.Head, error) { // not worth keeping
+			return scanHeads(s.reader.QueryxContext(ctx, query, args...))
+		}
 		query += " AND r.flow NOT IN (SELECT flow FROM _segno_flow WHERE id IN (" + marks(len(without)) + "))"
 		for _, id := range without {
 			args = append(args, id)
@@ -114,7 +156,7 @@ func (s *Store) Due(ctx context.Context, now time.Time, without []string, limit 
 	args = append(args, limit)
 	for _, status := range waiting {
 		args[0] = status
-		heads, err := s.heads(ctx, query+" ORDER BY r.wake, r.flow, r.run LIMIT ?", args...)
+		heads, err := read(ctx, query+" ORDER BY r.wake, r.flow, r.run LIMIT ?", args...)
 		if err != nil {
 			return nil, err
 		}
@@ -133,7 +175,10 @@ ORDER BY r.crashes, r.run`, micros(now), SuspectAfter)
 
 // DueFlows returns the ids of flows with a slot to decide.
 func (s *Store) DueFlows(ctx context.Context, now time.Time, limit int) (ids []string, err error) {
-	err = s.reader.SelectContext(ctx, &ids, "SELECT id FROM _segno_flow WHERE next <= ? ORDER BY next, flow LIMIT ?", micros(now), limit)
+	stmt, err := s.prepared("SELECT id FROM _segno_flow WHERE next <= ? ORDER BY next, flow LIMIT ?")
+	if err == nil {
+		err = stmt.SelectContext(ctx, &ids, micros(now), limit)
+	}
 	return ids, err
 }
 
@@ -146,17 +191,23 @@ func (s *Store) NextTime(ctx context.Context, now time.Time) (next time.Time, er
 	UNION ALL SELECT (SELECT wake FROM _segno_run WHERE ended IS NULL AND status = 'parked' AND wake > ?1 ORDER BY wake LIMIT 1)
 	UNION ALL SELECT (SELECT wake FROM _segno_run WHERE ended IS NULL AND status = 'waiting' AND wake > ?1 ORDER BY wake LIMIT 1)
 	UNION ALL SELECT (SELECT wake FROM _segno_run WHERE ended IS NULL AND status = 'undoing' AND wake > ?1 ORDER BY wake LIMIT 1))`
-	err = s.reader.QueryRowContext(ctx, query, micros(now)).Scan(at{&next})
+	err = s.queryRow(ctx, query, micros(now)).Scan(at{&next})
 	return next, err
 }
 
 // Flow returns the state of a flow, ErrNotFound if there is none.
 func (s *Store) Flow(ctx context.Context, id string) (f Flow, err error) {
-	err = f.scan(s.reader.QueryRowContext(ctx, "SELECT flow, "+flowColumns+" FROM _segno_flow WHERE id = ?", id))
+	err = f.scan(s.queryRow(ctx, "SELECT flow, "+flowColumns+" FROM _segno_flow WHERE id = ?", id))
 	if errors.Is(err, sql.ErrNoRows) {
 		err = ErrNotFound
 	}
 	return f, err
+}
+
+// AnyOpen reports whether any flow has an open run that is not stuck.
+func (s *Store) AnyOpen(ctx context.Context) (open bool, err error) {
+	err = s.reader.GetContext(ctx, &open, "SELECT EXISTS (SELECT 1 FROM _segno_flow WHERE active + queued > 0 AND outcome <> 'tripped')")
+	return open, err
 }
 
 // Flows returns all flows in the order of their registration.
@@ -192,7 +243,7 @@ func scanEntry(row interface{ Scan(...any) error }) (e engine.Entry, err error) 
 
 // Entry returns one entry of the journal.
 func (s *Store) Entry(ctx context.Context, id int64) (engine.Entry, error) {
-	e, err := scanEntry(s.reader.QueryRowContext(ctx, selectEntry, id))
+	e, err := scanEntry(s.queryRow(ctx, selectEntry, id))
 	if errors.Is(err, sql.ErrNoRows) {
 		err = ErrNotFound
 	}

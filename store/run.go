@@ -148,7 +148,7 @@ func (tx *Tx) counted(before, after *engine.Head) {
 	}
 	tx.count(f, before, -1)
 	tx.count(f, after, +1)
-	if after.Status.Ended() && tx.w.settle != nil {
+	if (after.Status.Ended() || after.Status == engine.Stuck) && tx.w.settle != nil {
 		tx.w.settle(tx, f, after)
 	}
 }

@@ -17,7 +17,7 @@ import (
 	"github.com/segnodev/segno/engine"
 )
 
-// Settle is called on the writer when a run ends, to bring its flow's state up
+// Settle is called on the writer when a run ends or is stuck, to bring its flow's state up
 // to date in the same commit. It may be called again for the same end.
 type Settle func(tx *Tx, f *Flow, h *engine.Head)
 
@@ -42,6 +42,7 @@ type Store struct {
 	db     *sql.DB
 	w      *writer
 	reader *sqlx.DB
+	reads  sync.Map // query text → *sqlx.Stmt
 	users  *sqlx.DB
 
 	queue   chan *request
@@ -225,6 +226,12 @@ func (s *Store) Update(ctx context.Context, fn func(*Tx) error) error {
 	return s.submit(ctx, &request{apply: fn})
 }
 
+// UpdatePlain is Update without the cost of a savepoint, for a function that
+// fails, if at all, before its first write.
+func (s *Store) UpdatePlain(ctx context.Context, fn func(*Tx) error) error {
+	return s.submit(ctx, &request{apply: fn, plain: true})
+}
+
 // submit hands a request to the writer and waits for its commit. If ctx ends
 // first the outcome is unknown to the caller.
 func (s *Store) submit(ctx context.Context, q *request) error {
@@ -320,7 +327,7 @@ func (s *Store) Check(ctx context.Context) error {
 	err := s.lock.check()
 	if err == nil {
 		var epoch int64
-		if err = s.reader.GetContext(ctx, &epoch, "SELECT epoch FROM _segno_owner"); err == nil && epoch != s.w.epoch {
+		if err = s.queryRow(ctx, "SELECT epoch FROM _segno_owner").Scan(&epoch); err == nil && epoch != s.w.epoch {
 			err = fmt.Errorf("%w: the file's epoch is %d, ours %d", ErrFenced, epoch, s.w.epoch)
 		}
 	}
@@ -371,7 +378,11 @@ func (s *Store) Close() (err error) {
 	s.once.Do(func() {
 		close(s.closing)
 		<-s.done
-		err = errors.Join(s.users.Close(), s.reader.Close(), s.w.close(), s.db.Close())
+		s.reads.Range(func(_, stmt any) bool {
+			err = errors.Join(err, stmt.(*sqlx.Stmt).Close())
+			return true
+		})
+		err = errors.Join(err, s.users.Close(), s.reader.Close(), s.w.close(), s.db.Close())
 	})
 	return err
 }

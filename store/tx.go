@@ -20,6 +20,7 @@ type Tx struct {
 	images []image
 	broken error // the whole batch must be rolled back
 	lost   bool  // because this request ended the transaction
+	wrote  bool  // the request in progress has changed something
 	opened *userState
 }
 
@@ -39,14 +40,10 @@ type userState struct {
 // serve runs one request, in a savepoint if it might half-fail.
 func (tx *Tx) serve(q *request, careful bool) error {
 	tx.q, q.after, q.orElse = q, q.after[:0], q.orElse[:0]
-	if !careful {
-		err := q.apply(tx)
-		if err != nil && err != ErrConflict && err != engine.ErrCancelRequested && tx.broken == nil {
-			tx.broken = errAgain // half of it may stand: repeat the batch with savepoints
-		}
-		return err
-	}
 	mark := len(tx.images)
+	if !careful {
+		return tx.servePlain(q, mark)
+	}
 	if _, err := tx.exec(tx.w.savepoint); err != nil {
 		tx.broken = err
 		return err
@@ -68,6 +65,23 @@ func (tx *Tx) serve(q *request, careful bool) error {
 	return err
 }
 
+// servePlain runs a request without a savepoint. If it fails with half of its
+// writes done, the batch is repeated with savepoints.
+func (tx *Tx) servePlain(q *request, mark int) error {
+	tx.wrote = false
+	err := q.apply(tx)
+	switch {
+	case err == nil || tx.broken != nil:
+		return err
+	case tx.wrote:
+		tx.broken = errAgain
+	default:
+		tx.restore(mark)
+		q.drop()
+	}
+	return err
+}
+
 // lose records that the transaction ended under the request.
 func (tx *Tx) lose(err error) error {
 	tx.broken, tx.lost = errAgain, true
@@ -80,7 +94,9 @@ func (tx *Tx) exec(stmt *sql.Stmt, args ...any) (int64, error) {
 	if err != nil {
 		return 0, tx.note(err)
 	}
-	return res.RowsAffected()
+	n, err := res.RowsAffected()
+	tx.wrote = tx.wrote || n > 0
+	return n, err
 }
 
 // do runs a statement that is not worth preparing.
@@ -89,6 +105,7 @@ func (tx *Tx) do(query string, args ...any) (int64, error) {
 	if err != nil {
 		return 0, tx.note(err)
 	}
+	tx.wrote = true
 	return res.RowsAffected()
 }
 
@@ -128,15 +145,15 @@ func (tx *Tx) Flows() []string {
 }
 
 // AddFlow adds a flow that is new to the file.
-func (tx *Tx) AddFlow(f Flow) *Flow {
+func (tx *Tx) AddFlow(f Flow) (*Flow, error) {
 	f.num, f.dirty = tx.w.nextFlow, true
 	tx.w.nextFlow++
 	p := &f
 	tx.w.flows[f.num], tx.w.byID[f.ID] = p, p
 	tx.images = append(tx.images, image{flow: p, was: f, born: true})
 	// Runs and ledger rows of the same batch refer to it.
-	_, _ = tx.exec(tx.w.putFlow, append([]any{p.num}, p.values()...)...)
-	return p
+	_, err := tx.exec(tx.w.putFlow, append([]any{p.num}, p.values()...)...)
+	return p, err
 }
 
 // restore takes back what was done to flows since the mark.
@@ -153,10 +170,14 @@ func (tx *Tx) restore(mark int) {
 	tx.images = tx.images[:mark]
 }
 
-// flush writes every flow the batch has touched, once.
+// flush writes every flow the batch has changed, once.
 func (tx *Tx) flush() error {
 	for _, m := range tx.images {
 		if !m.flow.dirty {
+			continue
+		}
+		if m.was.dirty = true; *m.flow == m.was { // its first image: nothing has changed since
+			m.flow.dirty = false
 			continue
 		}
 		if _, err := tx.exec(tx.w.putFlow, append([]any{m.flow.num}, m.flow.values()...)...); err != nil {

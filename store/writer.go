@@ -29,7 +29,7 @@ var background = context.Background()
 // A request is one piece of work for the writer.
 type request struct {
 	apply func(*Tx) error
-	plain bool // it cannot half-fail, so it needs no savepoint
+	plain bool // it hardly half-fails, so it takes no savepoint
 	done  chan error
 	err   error
 	after []func() // called after the commit

@@ -1,0 +1,119 @@
+// Command bench measures durable steps per second of segno beside hand-written
+// raw loops over the same driver, on the same disk, with the same durability,
+// interleaved in one run. Only the ratios mean anything on a machine that is
+// not quiet.
+//
+//	go run . [-rounds 5] [-for 1500ms] [-flight 1,16,128,1024] [-dir DIR]
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"runtime/pprof"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// A subject runs 3-step workflows, n in flight, until the context ends, and
+// returns how many it has finished.
+type subject struct {
+	name string
+	open func(path string, flight int) (run func(ctx context.Context) int64, closed func() error, err error)
+}
+
+var subjects = []subject{
+	{"segno", openSegno},
+	{"raw group", openRawGroup},
+	{"raw single", openRawSingle},
+}
+
+// figures are the steps per second of each round.
+type figures map[string][]float64
+
+func main() {
+	rounds := flag.Int("rounds", 5, "rounds; the median is reported")
+	length := flag.Duration("for", 1500*time.Millisecond, "length of one measurement")
+	warmup := flag.Duration("warmup", 300*time.Millisecond, "not counted, before each")
+	flights := flag.String("flight", "1,16,128,1024", "workflows in flight")
+	dir := flag.String("dir", "", "where the databases go; a temporary folder by default")
+	profile := flag.String("cpuprofile", "", "write a CPU profile of the segno measurements")
+	flag.Parse()
+	if err := measureAll(*rounds, *length, *warmup, *flights, *dir, *profile); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func measureAll(rounds int, length, warmup time.Duration, flights, dir, profile string) error {
+	fmt.Printf("%s, %d CPUs, synchronous=FULL; steps/s, median of %d rounds of %v\n\n", runtime.Version(), runtime.NumCPU(), rounds, length)
+	fmt.Printf("%9s  %10s %10s %10s  %12s %12s\n", "in flight", "segno", "raw group", "raw single", "segno/group", "segno/single")
+	for _, text := range strings.Split(flights, ",") {
+		flight, err := strconv.Atoi(text)
+		if err != nil {
+			return err
+		}
+		f := figures{}
+		for range rounds {
+			for _, s := range subjects {
+				rate, err := measure(s, flight, length, warmup, dir, profile)
+				if err != nil {
+					return fmt.Errorf("%s at %d: %w", s.name, flight, err)
+				}
+				f[s.name] = append(f[s.name], rate)
+			}
+		}
+		f.print(flight)
+	}
+	return nil
+}
+
+func (f figures) print(flight int) {
+	s, g, r := median(f["segno"]), median(f["raw group"]), median(f["raw single"])
+	fmt.Printf("%9d  %10.0f %10.0f %10.0f  %12.2f %12.2f\n", flight, s, g, r, s/g, s/r)
+}
+
+// measure runs one subject once, on a fresh file.
+func measure(s subject, flight int, length, warmup time.Duration, dir, profile string) (float64, error) {
+	tmp, err := os.MkdirTemp(dir, "segno-bench")
+	if err != nil {
+		return 0, err
+	}
+	defer os.RemoveAll(tmp)
+	run, closed, err := s.open(filepath.Join(tmp, "bench.db"), flight)
+	if err != nil {
+		return 0, err
+	}
+	during(run, warmup)
+	if profile != "" && s.name == "segno" {
+		out, err := os.Create(fmt.Sprintf("%s.%d", profile, flight))
+		if err != nil {
+			return 0, err
+		}
+		defer out.Close()
+		if err := pprof.StartCPUProfile(out); err != nil {
+			return 0, err
+		}
+		defer pprof.StopCPUProfile()
+	}
+	start := time.Now()
+	n := during(run, length)
+	rate := 3 * float64(n) / time.Since(start).Seconds()
+	return rate, closed()
+}
+
+func during(run func(context.Context) int64, d time.Duration) int64 {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
+	defer cancel()
+	return run(ctx)
+}
+
+func median(v []float64) float64 {
+	v = slices.Sorted(slices.Values(v))
+	return v[len(v)/2]
+}
