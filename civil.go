@@ -1,6 +1,7 @@
 package segno
 
 import (
+	"math"
 	"math/bits"
 	"time"
 )
@@ -54,15 +55,15 @@ func (c *cronSpec) next(after time.Time) time.Time {
 
 func (c *cronSpec) nextWild(sec int64) (int64, bool) {
 	for sec++; ; {
-		s := spanAt(c.zone, sec)
-		w, ok := c.match(wall(sec + s.offset))
+		offset, end := offsetAt(c.zone, sec)
+		w, ok := c.match(wall(sec + offset))
 		if !ok {
 			return 0, false
 		}
-		if at := int64(w) - s.offset; at < s.end {
+		if at := int64(w) - offset; at < end {
 			return at, true
 		}
-		sec = s.end
+		sec = end
 	}
 }
 
@@ -80,58 +81,55 @@ func (c *cronSpec) nextFixed(sec int64) (int64, bool) {
 	}
 }
 
-// lastShown returns the latest time that the zone's clocks have shown up to the instant sec. It is not
-// what they show now when they were just turned back.
+// lastShown returns the latest time that the zone's clocks have shown up to the instant sec. It is
+// later than what they show now if they were just turned back.
 func lastShown(zone *time.Location, sec int64) wall {
-	s := spanAt(zone, sec)
-	last := sec + s.offset
-	for s.start > sec-maxShift {
-		before := s.start - 1
-		s = spanAt(zone, before)
-		last = max(last, before+s.offset)
+	from := sec - maxShift
+	last := int64(math.MinInt64)
+	for from <= sec {
+		offset, end := offsetAt(zone, from)
+		last = max(last, min(sec, end-1)+offset)
+		from = end
 	}
 	return wall(last)
 }
 
-// firstShown returns the first instant at which the zone's clocks show w or later: later when they
-// are turned forward over w. It never decreases in w, and for all w after lastShown(zone, sec) it is
+// firstShown returns the first instant at which the zone's clocks show w or later: later if they are
+// turned forward over w. It never decreases in w, and for all w after lastShown(zone, sec) it is
 // after sec.
 func firstShown(zone *time.Location, w wall) int64 {
 	for sec := int64(w) - maxShift; ; {
-		s := spanAt(zone, sec)
-		if at := max(sec, int64(w)-s.offset); at < s.end {
+		offset, end := offsetAt(zone, sec)
+		if at := max(sec, int64(w)-offset); at < end {
 			return at
 		}
-		sec = s.end
+		sec = end
 	}
 }
 
 // leftOut reports whether the zone has no instant in the date of w, of which at is firstShown.
 func leftOut(zone *time.Location, w wall, at int64) bool {
 	day := w.midnight()
-	return wall(at+spanAt(zone, at).offset) >= day+dayLength && firstShown(zone, day) == at
+	offset, _ := offsetAt(zone, at)
+	return wall(at+offset) >= day+dayLength && firstShown(zone, day) == at
 }
 
-// A zoneSpan is a stretch of instants with one offset from UTC; its neighbours may have the same one.
-type zoneSpan struct{ start, end, offset int64 }
-
-func spanAt(zone *time.Location, sec int64) zoneSpan {
+// offsetAt returns how far the zone is ahead of UTC at the instant sec, and an instant up to which it
+// stays so. Beyond the table in the zone file, where a rule takes over, time.ZoneBounds is not to be
+// relied on (Go 1.26): it starts a span before the last change in the table, so only its end is used,
+// and it ends every year after 365 days, which on 31 December of a leap year is in the past.
+func offsetAt(zone *time.Location, sec int64) (offset, end int64) {
 	t := time.Unix(sec, 0).In(zone)
-	_, offset := t.Zone()
-	s := zoneSpan{start: minCronSec - 2*maxShift, end: maxCronSec + 2*maxShift, offset: int64(offset)}
-	start, end := t.ZoneBounds()
-	if !start.IsZero() {
-		s.start = start.Unix()
+	_, ahead := t.Zone()
+	_, bound := t.ZoneBounds()
+	if bound.IsZero() {
+		return int64(ahead), math.MaxInt64
 	}
-	if !end.IsZero() {
-		s.end = end.Unix()
+	end = bound.Unix()
+	if end <= sec {
+		end = (sec/dayLength + 1) * dayLength // no rule changes a clock on that day
 	}
-	if s.end <= sec {
-		// Beyond the zone file's table ZoneBounds lets every year end after 365 days, so it is wrong
-		// on the last of December of a leap year (Go 1.26). No rule changes the clock on that day.
-		s.end = (sec/dayLength + 1) * dayLength
-	}
-	return s
+	return int64(ahead), end
 }
 
 func (w wall) midnight() wall {

@@ -124,7 +124,7 @@ func (r *RunningScheduler) CancelFlow(ctx context.Context, id string) error {
 		return err
 	}
 	err = r.update(ctx, func(tx *store.Tx) error {
-		open, err := tx.Heads("WHERE ended IS NULL AND flow = (SELECT flow FROM _segno_flow WHERE id = ?)", id)
+		open, err := tx.OpenRuns(id, "", time.Time{})
 		if err != nil {
 			return err
 		}

@@ -174,11 +174,12 @@ func (w *suspectWatch) window(now time.Time) time.Time {
 // dispatchSuspect resumes one suspect, behind all others, unless the one
 // before it is still being watched.
 func (r *RunningScheduler) dispatchSuspect(ctx context.Context, now time.Time) error {
-	if !r.suspect.window(now).IsZero() || r.isStopping() {
+	if !r.suspects || !r.suspect.window(now).IsZero() || r.isStopping() {
 		return nil
 	}
 	suspects, err := r.store.Suspects(ctx, now)
-	if err != nil || len(suspects) == 0 {
+	r.suspects = err != nil || len(suspects) > 0
+	if !r.suspects || err != nil {
 		return err
 	}
 	for _, h := range suspects {

@@ -13,7 +13,7 @@ import (
 var (
 	// ErrExists says that the id is registered already.
 	ErrExists = errors.New("segno: already registered")
-	// ErrNotFound says that there is no flow or run of that id.
+	// ErrNotFound says that there is no flow or run of that id, or no file to read.
 	ErrNotFound = store.ErrNotFound
 	// ErrConfig says that a workflow, a flow or an option is not usable as given.
 	ErrConfig = errors.New("segno: bad configuration")

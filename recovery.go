@@ -154,11 +154,14 @@ func (f *flow) revive(tx *store.Tx, row *store.Flow, now time.Time) error {
 		row.Cursor = st.last
 	}
 	row.Orphaned = time.Time{}
-	stuck, err := tx.Heads("WHERE ended IS NULL AND status = 'stuck' AND stuck_reason = ? AND flow = (SELECT flow FROM _segno_flow WHERE id = ?)", orphanedReason, f.ID)
+	stuck, err := tx.OpenRuns(f.ID, engine.Stuck, time.Time{})
 	if err != nil {
 		return err
 	}
 	for _, h := range stuck {
+		if h.StuckReason != orphanedReason {
+			continue
+		}
 		if err := unstick(tx, h, now); err != nil {
 			return err
 		}
@@ -196,7 +199,7 @@ func (r *RunningScheduler) letGo(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.suspectFor = rec.SuspectFor
+	r.suspectFor, r.suspects = rec.SuspectFor, rec.Suspects > 0
 	r.log.Info("segno: started", "path", r.store.Path(), "clean", rec.Clean, "interrupted", rec.Interrupted,
 		"crashes", rec.Counted, "past_deadline", rec.Overdue)
 	return nil

@@ -17,6 +17,7 @@ import (
 // from several goroutines, steps included, except from inside a function that
 // was given a Tx.
 type RunningScheduler struct {
+	queries
 	opts       Options
 	log        *slog.Logger
 	now        func() time.Time // tests of clock steps replace it
@@ -38,6 +39,7 @@ type RunningScheduler struct {
 	hurry    chan struct{} // closed when a Stop's patience has ended
 	endErr   error         // set before ended is closed
 	nextLook time.Time     // of the dispatcher at the lock
+	suspects bool          // there may be some to resume; the dispatcher's own
 
 	mu      sync.Mutex // guards what follows
 	live    map[*engine.Run]*flow
@@ -67,6 +69,7 @@ func wallClock() time.Time { return time.Now().Round(0).UTC().Truncate(time.Micr
 // use connects the engine to the store.
 func (r *RunningScheduler) use(st *store.Store) {
 	r.store = st
+	r.queries = queries{from: &st.Reader, at: func() time.Time { return r.now() }, named: r.reading}
 	r.eng = &engine.Engine{
 		Journal: st, Now: r.now, Grace: r.opts.Grace, AbandonAfter: r.opts.AbandonAfter, ParkAfter: r.opts.ParkAfter,
 		MaxData: r.opts.MaxData, MaxCrashes: r.opts.MaxCrashes, HandOver: r.handOver,
@@ -88,94 +91,10 @@ func (r *RunningScheduler) flow(id string) (*flow, error) {
 	return nil, fmt.Errorf("flow %q: %w", id, ErrNotFound)
 }
 
-// Status returns what is known of a flow; ErrNotFound if neither the program
-// nor the file has it.
-func (r *RunningScheduler) Status(ctx context.Context, id string) (FlowInfo, error) {
-	row, err := r.store.Flow(ctx, id)
-	if err != nil {
-		return FlowInfo{}, r.reading("flow "+id, err)
-	}
-	return flowInfo(&row, r.now()), nil
-}
-
-// List returns what is known of all flows, in the order of their registration,
-// orphaned ones last.
-func (r *RunningScheduler) List(ctx context.Context) ([]FlowInfo, error) {
-	rows, err := r.store.Flows(ctx)
-	if err != nil {
-		return nil, r.reading("flows", err)
-	}
-	now := r.now()
-	infos := make([]FlowInfo, len(rows))
-	for i := range rows {
-		infos[i] = flowInfo(&rows[i], now)
-	}
-	return infos, nil
-}
-
 // HasRunningFlows reports whether any flow has the status running; false after Stop.
 func (r *RunningScheduler) HasRunningFlows() bool {
 	open, err := r.store.AnyOpen(context.Background())
 	return err == nil && open
-}
-
-// Run returns what is known of a run, ErrNotFound if there is none.
-func (r *RunningScheduler) Run(ctx context.Context, id RunID) (RunInfo, error) {
-	h, err := r.store.Run(ctx, int64(id))
-	if err != nil {
-		return RunInfo{}, r.reading(fmt.Sprintf("run %d", id), err)
-	}
-	return runInfo(&h), nil
-}
-
-// A RunFilter selects runs; its zero value selects the newest 100.
-type RunFilter struct {
-	Flow   string
-	Status []RunStatus // any of these
-	Before RunID       // with a smaller id: the last id of a page gives the next
-	Limit  int         // 0 means 100
-}
-
-// Runs returns the runs that a filter selects, newest first.
-func (r *RunningScheduler) Runs(ctx context.Context, f RunFilter) ([]RunInfo, error) {
-	q := store.Filter{Flow: f.Flow, Before: int64(f.Before), Limit: f.Limit}
-	if q.Limit <= 0 {
-		q.Limit = 100
-	}
-	for _, s := range f.Status {
-		q.Statuses = append(q.Statuses, string(s))
-	}
-	heads, err := r.store.Runs(ctx, q)
-	if err != nil {
-		return nil, r.reading("runs", err)
-	}
-	infos := make([]RunInfo, len(heads))
-	for i := range heads {
-		infos[i] = runInfo(&heads[i])
-	}
-	return infos, nil
-}
-
-// FindRun returns the run of a flow that was triggered with the given key.
-func (r *RunningScheduler) FindRun(ctx context.Context, flow, key string) (RunInfo, error) {
-	h, err := r.store.FindRun(ctx, flow, key)
-	if err != nil {
-		return RunInfo{}, r.reading(fmt.Sprintf("run of %s with key %q", flow, key), err)
-	}
-	return runInfo(&h), nil
-}
-
-// History returns the journal of a run, first entry to last.
-func (r *RunningScheduler) History(ctx context.Context, id RunID) ([]Entry, error) {
-	entries, err := r.store.History(ctx, int64(id))
-	if err != nil {
-		return nil, r.reading(fmt.Sprintf("run %d", id), err)
-	}
-	out := make([]Entry, len(entries))
-	for i := range entries {
-		out[i] = entryInfo(&entries[i])
-	}
-	return out, nil
 }
 
 // reading wraps an error of a read; after the end it is ErrStopped or what

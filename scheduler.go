@@ -209,22 +209,30 @@ func (s *Scheduler) Contains(id string) bool {
 // stops as by Stop with Options.StopTimeout; step contexts do not descend from
 // it. After an error the scheduler may be started again.
 func (s *Scheduler) Start(ctx context.Context) (*RunningScheduler, error) {
+	if err := s.begin(); err != nil {
+		return nil, err
+	}
+	r, err := start(ctx, s) // may wait long, as a standby
+	if err != nil {
+		s.mu.Lock()
+		s.started = false
+		s.mu.Unlock()
+	}
+	return r, err
+}
+
+// begin checks everything that was registered, and closes the registration.
+func (s *Scheduler) begin() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.started {
-		return nil, ErrStarted
+		return ErrStarted
 	}
 	errs := []error{s.opts.validate()}
 	for _, f := range s.flows {
 		errs = append(errs, f.named(f.fault))
 	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, err
-	}
-	r, err := start(ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	s.started = true
-	return r, nil
+	err := errors.Join(errs...)
+	s.started = err == nil
+	return err
 }

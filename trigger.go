@@ -137,7 +137,7 @@ func (r *RunningScheduler) overlaps(tx *store.Tx, f *flow, row *store.Flow, now 
 		return row.Open(f.Serial) > 0, nil
 	}
 	// A run triggered for a time that has come meanwhile counts, too.
-	due, err := tx.Heads("WHERE ended IS NULL AND status = 'pending' AND wake <= ? AND flow = (SELECT flow FROM _segno_flow WHERE id = ?) LIMIT 1", now.UnixMicro(), f.ID)
+	due, err := tx.OpenRuns(f.ID, engine.Pending, now)
 	return len(due) > 0, err
 }
 

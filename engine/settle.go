@@ -47,11 +47,19 @@ func (r *Run) judge(o outcome) *Change {
 	case o.why == ErrStopping:
 		return r.suspend()
 	case o.why == ErrCancelledRun, o.why == errRunTimeout:
-		return r.rollback(o.why, o.unknown, false)
+		return r.rollback(because(o), o.unknown, false)
 	case r.mayRetry(step.Retry, o, steer):
 		return r.retry(r.head.State, r.head.Visit, step.Retry, o, steer)
 	}
 	return r.rollback(o.err, o.unknown, false)
+}
+
+// because is what interrupted the attempt, and whether its goroutine was lost.
+func because(o outcome) error {
+	if errors.Is(o.err, ErrAbandoned) {
+		return fmt.Errorf("%w; %v", o.why, o.err)
+	}
+	return o.why
 }
 
 // advance checks where a successful attempt wants to go.

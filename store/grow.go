@@ -1,6 +1,14 @@
 package store
 
-import "os"
+import (
+	"os"
+	"time"
+)
+
+const (
+	walLimit = 256 << 20        // a WAL beyond this is cut back when readers let it
+	walEvery = 10 * time.Second // how often its size is looked at
+)
 
 // grower returns a function for the writer's idle moments that makes the WAL
 // file larger, a step at a time, until it holds as much as autocheckpoint ever
@@ -8,9 +16,13 @@ import "os"
 // takes the zeros behind its last frame for what they are. The function holds
 // the write lock meanwhile, and returns false when there is nothing to do.
 func (w *writer) grower() func() bool {
-	done := w.smallWAL
+	done, next := w.smallWAL, time.Now().Add(walEvery)
 	return func() bool {
 		if done {
+			if now := time.Now(); now.After(next) {
+				next = now.Add(walEvery)
+				w.cutWAL()
+			}
 			return false
 		}
 		more, err := w.growWAL()
@@ -38,4 +50,18 @@ func (w *writer) growWAL() (more bool, err error) {
 		err = f.Sync()
 	}
 	return err == nil, err
+}
+
+// cutWAL truncates a WAL that a long reader let grow, once the reader is gone.
+// It does not wait for readers.
+func (w *writer) cutWAL() {
+	st, err := os.Stat(w.path + "-wal")
+	if err != nil || st.Size() < walLimit {
+		return
+	}
+	var busy, pages, done int64
+	_, _ = w.conn.ExecContext(background, "PRAGMA busy_timeout = 0")
+	err = w.conn.QueryRowContext(background, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &pages, &done)
+	_, _ = w.conn.ExecContext(background, "PRAGMA busy_timeout = 5000")
+	w.log.Warn("segno: the write-ahead log is large; a reader keeps it from being reused", "bytes", st.Size(), "still_busy", busy != 0, "error", err)
 }

@@ -75,6 +75,10 @@ var errBusyLock = errors.New("lock is taken")
 func (l *lock) take(ctx context.Context, standby bool) (bool, error) {
 	if !standby {
 		ok, err := l.fl.TryLock()
+		if err == nil && !ok { // a Reader that looks for an owner has the lock for an instant
+			time.Sleep(lockPoll)
+			ok, err = l.fl.TryLock()
+		}
 		return ok, lockError(l.db, err)
 	}
 	ok, err := l.fl.TryLockContext(ctx, lockPoll)

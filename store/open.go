@@ -89,6 +89,11 @@ func identify(ctx context.Context, path string) (id identity, err error) {
 		return id, err
 	}
 	defer db.Close()
+	return identityOf(ctx, db)
+}
+
+// identityOf reads a file's identity through an open pool.
+func identityOf(ctx context.Context, db *sqlx.DB) (id identity, err error) {
 	if err = db.GetContext(ctx, &id.app, "PRAGMA application_id"); err != nil {
 		return id, err
 	}

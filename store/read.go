@@ -13,7 +13,7 @@ import (
 )
 
 // query runs a query that is prepared once per connection and kept.
-func (s *Store) query(ctx context.Context, query string, args ...any) (*sqlx.Rows, error) {
+func (s *Reader) query(ctx context.Context, query string, args ...any) (*sqlx.Rows, error) {
 	stmt, err := s.prepared(query)
 	if err != nil {
 		return nil, err
@@ -22,7 +22,7 @@ func (s *Store) query(ctx context.Context, query string, args ...any) (*sqlx.Row
 }
 
 // queryRow is query for one row.
-func (s *Store) queryRow(ctx context.Context, query string, args ...any) *sqlx.Row {
+func (s *Reader) queryRow(ctx context.Context, query string, args ...any) *sqlx.Row {
 	stmt, err := s.prepared(query)
 	if err != nil {
 		return s.reader.QueryRowxContext(ctx, query, args...) // says what is wrong
@@ -30,7 +30,7 @@ func (s *Store) queryRow(ctx context.Context, query string, args ...any) *sqlx.R
 	return stmt.QueryRowxContext(ctx, args...)
 }
 
-func (s *Store) prepared(query string) (*sqlx.Stmt, error) {
+func (s *Reader) prepared(query string) (*sqlx.Stmt, error) {
 	if stmt, ok := s.reads.Load(query); ok {
 		return stmt.(*sqlx.Stmt), nil
 	}
@@ -64,7 +64,7 @@ type withFlow struct {
 func (w withFlow) Scan(dest ...any) error { return w.row.Scan(append(dest, w.id)...) }
 
 // heads reads heads with a prepared query.
-func (s *Store) heads(ctx context.Context, query string, args ...any) ([]engine.Head, error) {
+func (s *Reader) heads(ctx context.Context, query string, args ...any) ([]engine.Head, error) {
 	return scanHeads(s.query(ctx, query, args...))
 }
 
@@ -85,7 +85,7 @@ func scanHeads(rows *sqlx.Rows, err error) (heads []engine.Head, _ error) {
 }
 
 // Run returns the head of a run, ErrNotFound if there is none.
-func (s *Store) Run(ctx context.Context, run int64) (h engine.Head, err error) {
+func (s *Reader) Run(ctx context.Context, run int64) (h engine.Head, err error) {
 	heads, err := s.heads(ctx, selectHead+"WHERE run = ?", run)
 	if err != nil || len(heads) == 0 {
 		return h, notFound(err)
@@ -94,7 +94,7 @@ func (s *Store) Run(ctx context.Context, run int64) (h engine.Head, err error) {
 }
 
 // FindRun returns the run of a flow that was triggered with the given key.
-func (s *Store) FindRun(ctx context.Context, flow, key string) (h engine.Head, err error) {
+func (s *Reader) FindRun(ctx context.Context, flow, key string) (h engine.Head, err error) {
 	heads, err := s.heads(ctx, selectHead+"WHERE f.id = ? AND r.key = ?", flow, key)
 	if err != nil || len(heads) == 0 {
 		return h, notFound(err)
@@ -111,7 +111,7 @@ type Filter struct {
 }
 
 // Runs returns runs, newest first.
-func (s *Store) Runs(ctx context.Context, f Filter) ([]engine.Head, error) {
+func (s *Reader) Runs(ctx context.Context, f Filter) ([]engine.Head, error) {
 	var where []string
 	var args []any
 	if f.Flow != "" {
@@ -139,8 +139,8 @@ var waiting = []engine.Status{engine.Undoing, engine.Pending, engine.Parked, eng
 // Due returns runs whose time has come and that nobody holds, in the order of
 // their time, at most limit of each status. Suspects are left out, and so are
 // the flows named.
-func (s *Store) Due(ctx context.Context, now time.Time, without []string, limit int) (due []engine.Head, err error) {
-	query := selectHead + `WHERE r.ended IS NULL AND r.status = ? AND r.wake <= ? AND r.held = 0 AND r.crashes < ?`
+func (s *Reader) Due(ctx context.Context, now time.Time, without []string, limit int) (due []engine.Head, err error) {
+	query := selectHead + `WHERE r.ended IS NULL AND r.status = ? AND r.wake <= ? AND r.held = 0 AND (r.crashes < ? OR r.status IN ('parked', 'waiting'))`
 	args := []any{"", micros(now), SuspectAfter}
 	read := s.heads
 	if len(without) > 0 {
@@ -167,14 +167,14 @@ func (s *Store) Due(ctx context.Context, now time.Time, without []string, limit 
 
 // Suspects returns the runs whose time has come that died with the process too
 // often to be resumed along with others.
-func (s *Store) Suspects(ctx context.Context, now time.Time) ([]engine.Head, error) {
-	return s.heads(ctx, selectHead+`WHERE r.ended IS NULL AND r.status IN ('pending', 'parked', 'waiting', 'undoing')
+func (s *Reader) Suspects(ctx context.Context, now time.Time) ([]engine.Head, error) {
+	return s.heads(ctx, selectHead+`WHERE r.ended IS NULL AND r.status IN ('pending', 'undoing')
 	AND r.wake <= ? AND r.held = 0 AND r.crashes >= ?
 ORDER BY r.crashes, r.run`, micros(now), SuspectAfter)
 }
 
 // DueFlows returns the ids of flows with a slot to decide.
-func (s *Store) DueFlows(ctx context.Context, now time.Time, limit int) (ids []string, err error) {
+func (s *Reader) DueFlows(ctx context.Context, now time.Time, limit int) (ids []string, err error) {
 	stmt, err := s.prepared("SELECT id FROM _segno_flow WHERE next <= ? ORDER BY next, flow LIMIT ?")
 	if err == nil {
 		err = stmt.SelectContext(ctx, &ids, micros(now), limit)
@@ -184,7 +184,7 @@ func (s *Store) DueFlows(ctx context.Context, now time.Time, limit int) (ids []s
 
 // NextTime returns the first moment after now at which a run or a flow is due;
 // the zero time if there is none.
-func (s *Store) NextTime(ctx context.Context, now time.Time) (next time.Time, err error) {
+func (s *Reader) NextTime(ctx context.Context, now time.Time) (next time.Time, err error) {
 	const query = `SELECT min(t) FROM (
 	SELECT (SELECT next FROM _segno_flow WHERE next > ?1 ORDER BY next LIMIT 1) AS t
 	UNION ALL SELECT (SELECT wake FROM _segno_run WHERE ended IS NULL AND status = 'pending' AND wake > ?1 ORDER BY wake LIMIT 1)
@@ -196,7 +196,7 @@ func (s *Store) NextTime(ctx context.Context, now time.Time) (next time.Time, er
 }
 
 // Flow returns the state of a flow, ErrNotFound if there is none.
-func (s *Store) Flow(ctx context.Context, id string) (f Flow, err error) {
+func (s *Reader) Flow(ctx context.Context, id string) (f Flow, err error) {
 	err = f.scan(s.queryRow(ctx, "SELECT flow, "+flowColumns+" FROM _segno_flow WHERE id = ?", id))
 	if errors.Is(err, sql.ErrNoRows) {
 		err = ErrNotFound
@@ -205,13 +205,13 @@ func (s *Store) Flow(ctx context.Context, id string) (f Flow, err error) {
 }
 
 // AnyOpen reports whether any flow has an open run that is not stuck.
-func (s *Store) AnyOpen(ctx context.Context) (open bool, err error) {
+func (s *Reader) AnyOpen(ctx context.Context) (open bool, err error) {
 	err = s.reader.GetContext(ctx, &open, "SELECT EXISTS (SELECT 1 FROM _segno_flow WHERE active + queued > 0 AND outcome <> 'tripped')")
 	return open, err
 }
 
 // Flows returns all flows in the order of their registration.
-func (s *Store) Flows(ctx context.Context) ([]Flow, error) {
+func (s *Reader) Flows(ctx context.Context) ([]Flow, error) {
 	return scanFlows(s.reader.QueryContext(ctx, "SELECT flow, "+flowColumns+" FROM _segno_flow ORDER BY orphaned IS NOT NULL, position, flow"))
 }
 
@@ -230,8 +230,16 @@ func scanFlows(rows *sql.Rows, err error) (flows []Flow, _ error) {
 	return flows, rows.Err()
 }
 
-const selectEntry = `SELECT id, run, visit, kind, state, attempt, version, at, data, cause, error, uncertain, undo, prev, prev_undo
-FROM _segno_journal WHERE id = ?`
+const entryColumns = "id, run, visit, kind, state, attempt, version, at, data, cause, error, uncertain, undo, prev, prev_undo"
+
+const selectEntry = "SELECT " + entryColumns + " FROM _segno_journal WHERE id = ?"
+
+const selectChain = `WITH RECURSIVE chain (entry, n) AS (
+	SELECT last, 0 FROM _segno_run WHERE run = ?
+	UNION ALL
+	SELECT j.prev, n + 1 FROM chain CROSS JOIN _segno_journal j ON j.id = chain.entry WHERE j.prev IS NOT NULL
+)
+SELECT ` + entryColumns + ` FROM chain CROSS JOIN _segno_journal j ON j.id = chain.entry ORDER BY n DESC`
 
 func scanEntry(row interface{ Scan(...any) error }) (e engine.Entry, err error) {
 	var uncertain int64
@@ -242,7 +250,7 @@ func scanEntry(row interface{ Scan(...any) error }) (e engine.Entry, err error) 
 }
 
 // Entry returns one entry of the journal.
-func (s *Store) Entry(ctx context.Context, id int64) (engine.Entry, error) {
+func (s *Reader) Entry(ctx context.Context, id int64) (engine.Entry, error) {
 	e, err := scanEntry(s.queryRow(ctx, selectEntry, id))
 	if errors.Is(err, sql.ErrNoRows) {
 		err = ErrNotFound
@@ -250,31 +258,29 @@ func (s *Store) Entry(ctx context.Context, id int64) (engine.Entry, error) {
 	return e, err
 }
 
-// History returns the entries of a run, first to last, by walking its chain.
-func (s *Store) History(ctx context.Context, run int64) (entries []engine.Entry, err error) {
-	h, err := s.Run(ctx, run)
+// History returns the entries of a run, first to last, by walking its chain;
+// it begins with the oldest that was not pruned.
+func (s *Reader) History(ctx context.Context, run int64) (entries []engine.Entry, err error) {
+	if _, err := s.Run(ctx, run); err != nil {
+		return nil, err
+	}
+	rows, err := s.query(ctx, selectChain, run)
 	if err != nil {
 		return nil, err
 	}
-	for id := h.Last; id != 0; {
-		e, err := s.Entry(ctx, id)
-		if errors.Is(err, ErrNotFound) {
-			break // older entries were pruned
-		}
+	defer rows.Close()
+	for rows.Next() {
+		e, err := scanEntry(rows)
 		if err != nil {
 			return nil, err
 		}
 		entries = append(entries, e)
-		id = e.Prev
 	}
-	for i, j := 0, len(entries)-1; i < j; i, j = i+1, j-1 {
-		entries[i], entries[j] = entries[j], entries[i]
-	}
-	return entries, nil
+	return entries, rows.Err()
 }
 
 // Undone returns the visits of a run whose undo has succeeded.
-func (s *Store) Undone(ctx context.Context, h *engine.Head) (map[int]bool, error) {
+func (s *Reader) Undone(ctx context.Context, h *engine.Head) (map[int]bool, error) {
 	entries, err := s.History(ctx, h.Run)
 	done := map[int]bool{}
 	for _, e := range entries {

@@ -6,6 +6,10 @@ import (
 	"github.com/segnodev/segno/engine"
 )
 
+// openRuns begins a condition on open runs: it keeps SQLite to the index of those,
+// however many have ended.
+const openRuns = "INDEXED BY _segno_run_open WHERE ended IS NULL AND "
+
 // SuspectAfter is the number of deaths from which on a visit is a suspect:
 // resumed last, alone, and under watch.
 const SuspectAfter = 3
@@ -16,6 +20,7 @@ type Recovery struct {
 	Interrupted int           // runs that were executing
 	Counted     int           // of these, blamed for the death
 	Overdue     int           // runs past their deadline
+	Suspects    int           // runs to be resumed last and alone
 	SuspectFor  time.Duration // how long a suspect must live before the next
 }
 
@@ -29,7 +34,7 @@ func (tx *Tx) Recover(now time.Time, suspectFor time.Duration) (rec Recovery, er
 	if err := row.Scan(&rec.Clean, &was); err != nil {
 		return rec, tx.note(err)
 	}
-	held, err := tx.Heads("WHERE ended IS NULL AND status IN ('running', 'undoing') AND held = 1 ORDER BY run")
+	held, err := tx.Heads(openRuns + "status IN ('running', 'undoing') AND held = 1 ORDER BY run")
 	if err != nil {
 		return rec, err
 	}
@@ -57,6 +62,10 @@ func (tx *Tx) Recover(now time.Time, suspectFor time.Duration) (rec Recovery, er
 		if d := held[i].Deadline; !d.IsZero() && d.Before(now) {
 			rec.Overdue++
 		}
+	}
+	row = tx.w.conn.QueryRowContext(background, "SELECT count(*) FROM _segno_run "+openRuns+"status IN ('pending', 'undoing') AND crashes >= ?", SuspectAfter)
+	if err := row.Scan(&rec.Suspects); err != nil {
+		return rec, tx.note(err)
 	}
 	_, err = tx.do("UPDATE _segno_owner SET clean = 0, suspect_for = ?", rec.SuspectFor.Microseconds())
 	return rec, err

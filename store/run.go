@@ -226,6 +226,23 @@ func (tx *Tx) Replace(before, after engine.Head, entries ...engine.Entry) (engin
 	return c.After, err
 }
 
+// OpenRuns returns the open runs of a flow, of one status or of all, whose time
+// has come at now; the zero time asks for all.
+func (tx *Tx) OpenRuns(flow string, status engine.Status, now time.Time) ([]engine.Head, error) {
+	f := tx.w.byID[flow]
+	if f == nil {
+		return nil, ErrNotFound
+	}
+	where, args := openRuns+"flow = ?", []any{f.num}
+	if status != "" {
+		where, args = where+" AND status = ?", append(args, status)
+	}
+	if !now.IsZero() {
+		where, args = where+" AND wake <= ?", append(args, micros(now))
+	}
+	return tx.Heads(where, args...)
+}
+
 // SetCancel sets a run's cancel flag, without moving its seq: the transition in
 // flight must meet it. A run that nobody holds is woken.
 func (tx *Tx) SetCancel(run int64, now time.Time) error {

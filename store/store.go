@@ -36,14 +36,12 @@ type Config struct {
 
 // A Store is an open database with its one writer.
 type Store struct {
-	path   string
-	gate   func(func() error) error
-	lock   *lock
-	db     *sql.DB
-	w      *writer
-	reader *sqlx.DB
-	reads  sync.Map // query text → *sqlx.Stmt
-	users  *sqlx.DB
+	Reader
+	gate  func(func() error) error
+	lock  *lock
+	db    *sql.DB
+	w     *writer
+	users *sqlx.DB
 
 	queue   chan *request
 	closing chan struct{}
@@ -76,7 +74,7 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		return nil, err
 	}
 	s := &Store{
-		path: path, gate: cfg.Gate, lock: l, queue: make(chan *request, 2*maxBatch),
+		Reader: Reader{path: path}, gate: cfg.Gate, lock: l, queue: make(chan *request, 2*maxBatch),
 		now: cfg.Now, closing: make(chan struct{}), done: make(chan struct{}), Failed: make(chan struct{}),
 	}
 	if err := s.open(ctx, cfg); err != nil {
@@ -253,6 +251,9 @@ func (s *Store) send(ctx context.Context, q *request) error {
 	if err := s.failed(); err != nil {
 		return err
 	}
+	if id := s.w.inUser.Load(); id != 0 && id == goroutine() {
+		return fmt.Errorf("%w: a function inside a commit cannot wait for another commit; use its Tx", ErrTx)
+	}
 	q.done = make(chan error, 1)
 	select {
 	case s.queue <- q:
@@ -337,9 +338,6 @@ func (s *Store) Check(ctx context.Context) error {
 	return err
 }
 
-// Path returns the absolute path of the file, free of symbolic links.
-func (s *Store) Path() string { return s.path }
-
 // DB returns the read-only pool that is the user's.
 func (s *Store) DB() *sql.DB { return s.users.DB }
 
@@ -378,11 +376,7 @@ func (s *Store) Close() (err error) {
 	s.once.Do(func() {
 		close(s.closing)
 		<-s.done
-		s.reads.Range(func(_, stmt any) bool {
-			err = errors.Join(err, stmt.(*sqlx.Stmt).Close())
-			return true
-		})
-		err = errors.Join(err, s.users.Close(), s.reader.Close(), s.w.close(), s.db.Close())
+		err = errors.Join(s.users.Close(), s.Reader.Close(), s.w.close(), s.db.Close())
 	})
 	return err
 }

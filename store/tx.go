@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/segnodev/segno/engine"
@@ -253,6 +255,8 @@ func (tx *Tx) User(what string, fn func() error) error {
 		return err
 	}
 	tx.opened = &userState{}
+	tx.w.inUser.Store(goroutine())
+	defer tx.w.inUser.Store(0)
 	start := time.Now()
 	hung := time.AfterFunc(hungUser, func() { tx.w.logHung(what) })
 	err := safely(fn)
@@ -285,6 +289,16 @@ func (w *writer) logHung(what string) {
 	buf := make([]byte, 1<<16)
 	w.log.Error("segno: a function inside a commit does not return; nothing is written meanwhile",
 		"of", what, "stacks", string(buf[:runtime.Stack(buf, true)]))
+}
+
+// goroutine returns the id of the calling goroutine. It is used for nothing but
+// telling a function that runs on the writer from one that does not.
+func goroutine() int64 {
+	var buf [64]byte
+	head := strings.TrimPrefix(string(buf[:runtime.Stack(buf[:], false)]), "goroutine ")
+	id, _, _ := strings.Cut(head, " ")
+	n, _ := strconv.ParseInt(id, 10, 64)
+	return n
 }
 
 func safely(fn func() error) (err error) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 )
 
@@ -64,6 +65,7 @@ type writer struct {
 	closing                               <-chan struct{}
 	degraded                              func(error) // told of trouble, and of its end with nil
 	smallWAL                              bool
+	inUser                                atomic.Int64 // the writer's goroutine while it is in a function of the user's
 	stmts                                 []*sql.Stmt
 }
 

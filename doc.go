@@ -1,0 +1,53 @@
+// Package segno is an embedded, durable scheduler and workflow engine: state
+// machines, their schedules and their whole history in one SQLite file. A
+// program that is killed at any instant goes on where it was.
+//
+// A [Workflow] is a table of states, each with a function that does something
+// and names the next state, and optionally one that undoes it. A [Flow] is a
+// workflow registered with a [Scheduler] under an id and a [Schedule]. A run is
+// one execution of it; its data is a struct of the program's own, kept as JSON.
+//
+//	var Fulfil = segno.Workflow[State, Order]{
+//		Version: 1,
+//		Initial: Reserve,
+//		Timeout: time.Hour,
+//		Steps: segno.Steps[State, Order]{
+//			Reserve: {Do: reserve, Undo: release, Next: []State{Charge}},
+//			Charge:  {Do: charge, Undo: refund, Retry: segno.Exponential(5), Timeout: 10 * time.Second},
+//			Ship:    {Do: segno.Poll(shipped)},
+//			Done:    {Final: true},
+//		},
+//	}
+//
+//	s := segno.New("orders.db", segno.Options{})
+//	err := s.Add(segno.Flow{ID: "orders", Workflow: Fulfil, Overlap: segno.Allow(100)})
+//	running, err := s.Start(ctx)
+//	orders, err := segno.Bind(running, "orders", Fulfil)
+//	id, err := orders.Trigger(ctx, Order{ID: "42"})
+//	run, err := orders.Wait(ctx, id)
+//
+// # Guarantees
+//
+//   - A transition is atomic and durable: next state, data, due times, the
+//     flow's status and the writes joined by [OnCommit] are one synced
+//     transaction before the next state's code starts.
+//   - Steps run at least once, transitions happen exactly once. A crash repeats
+//     only the unit that was in flight.
+//   - Streaks, backoff windows, trips, pauses, cadence, retry attempts, timers,
+//     poll counts, deadlines, cancels and half-done rollbacks go on after a
+//     restart. A rollback calls the Undo of each finished visit once its outcome
+//     is unknown, last visit first.
+//   - One owner per file: a second one gets [ErrLocked], or waits as a standby.
+//
+// # Caveats
+//
+//   - A step may run twice. Hand [Info].Key to other systems as the idempotency
+//     key, and join writes to the same file with OnCommit.
+//   - The text of a State constant is stored. Rename the constant, not the text.
+//   - A visit whose last attempt crashed, timed out or panicked may or may not
+//     have had its effects. It is undone only with Step.UndoUncertain; otherwise
+//     the history marks it uncertain.
+//   - A step that ignores its context cannot be stopped, only abandoned.
+//   - Errors of steps are kept as text: see [RunError].
+//   - The file must lie on a local disk, and belongs to one process at a time.
+package segno
