@@ -72,6 +72,9 @@ func (r *RunningScheduler) passOver(tx *store.Tx, f *flow, row *store.Flow, now 
 			return err
 		}
 		row.Cursor = s.Last
+		if f.Schedule.kind == fixedDelay {
+			row.Next = time.Time{} // it was the only one; plan makes another
+		}
 	}
 	return nil
 }
@@ -216,7 +219,7 @@ func (r *RunningScheduler) UndoRun(ctx context.Context, id RunID) error {
 		after := h
 		after.Status, after.Ended, after.Wake, after.Redo = engine.Undoing, time.Time{}, now, true
 		after.UndoAt, after.UndoErrors, after.Attempt, after.Crashes = newest, 0, 1, 0
-		_, err := tx.Replace(h, after, engine.Entry{
+		err := tx.Replace(h, after, engine.Entry{
 			Kind: engine.KindRollback, State: h.State, Visit: h.Visit, Attempt: h.Attempt, At: now,
 			Cause: h.Cause, Error: "failed undos are repeated; " + h.Error,
 		})

@@ -152,13 +152,16 @@ func (w *suspectWatch) begin(run int64, until time.Time) {
 	w.run, w.until = run, until
 }
 
-// left notes that the suspect is no longer executing.
-func (w *suspectWatch) left(run int64) {
+// left notes that the suspect is none any more, or no longer executing. It
+// reports whether it was the one that is watched.
+func (w *suspectWatch) left(run int64) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.run == run {
-		w.run, w.until = 0, time.Time{}
+	if w.run != run {
+		return false
 	}
+	w.run, w.until = 0, time.Time{}
+	return true
 }
 
 // window returns when the next suspect may be resumed, zero for at once.
@@ -169,6 +172,13 @@ func (w *suspectWatch) window(now time.Time) time.Time {
 		return time.Time{}
 	}
 	return w.until
+}
+
+// cleared lets the next suspect follow at once.
+func (r *RunningScheduler) cleared(run int64) {
+	if r.suspect.left(run) {
+		r.alarm.wake()
+	}
 }
 
 // dispatchSuspect resumes one suspect, behind all others, unless the one

@@ -54,7 +54,7 @@ func (r *RunningScheduler) leave(f *flow, run *engine.Run, h *engine.Head) {
 	}
 	r.checkIdle()
 	r.mu.Unlock()
-	r.suspect.left(run.ID())
+	r.cleared(run.ID())
 	if wanted {
 		r.alarm.wake()
 	}
@@ -196,7 +196,7 @@ func (r *RunningScheduler) setAside(tx *store.Tx, h engine.Head, now time.Time) 
 	after := h
 	after.Status, after.StuckReason, after.Held, after.Wake = engine.Stuck, orphanedReason, false, time.Time{}
 	tx.After(func() { r.settleElsewhere(after) })
-	_, err := tx.Replace(h, after, engine.Entry{
+	err := tx.Replace(h, after, engine.Entry{
 		Kind: engine.KindStuck, State: h.State, Visit: h.Visit, Attempt: h.Attempt, At: now,
 		Cause: engine.CauseOrphaned, Error: "the flow is not registered",
 	})

@@ -107,8 +107,8 @@ func (f *flow) firstSlot(row *store.Flow, now time.Time) {
 	switch f.Schedule.kind {
 	case interval: // the anchor itself is a slot
 		row.Cursor = now.Add(-time.Microsecond)
-	case fixedDelay:
-		row.Next = now
+	case fixedDelay: // due at once: its only slot lies behind the cursor
+		row.Cursor, row.Next = now.Add(-time.Microsecond), now
 	case once: // one that has passed is due at once
 		if !f.Schedule.at.After(now) {
 			row.Cursor = f.Schedule.at.Add(-time.Microsecond)
@@ -135,11 +135,12 @@ func (f *flow) reconcile(tx *store.Tx, row *store.Flow, now time.Time) error {
 	if f.Schedule.kind == interval && !row.Cursor.IsZero() {
 		row.Anchor = row.Cursor // the phase stays
 	}
-	if row.Cursor.Before(now) {
-		row.Cursor = now
+	upto := now
+	if f.Schedule.kind == fixedDelay { // due at once: its only slot lies behind the cursor
+		upto, row.Next = now.Add(-time.Microsecond), now
 	}
-	if f.Schedule.kind == fixedDelay {
-		row.Next = now
+	if row.Cursor.Before(upto) {
+		row.Cursor = upto
 	}
 	return nil
 }
@@ -182,8 +183,7 @@ func unstick(tx *store.Tx, h engine.Head, now time.Time) error {
 	if after.Started.IsZero() {
 		after.Started = now
 	}
-	_, err := tx.Replace(h, after)
-	return err
+	return tx.Replace(h, after)
 }
 
 // letGo counts crashes and makes every run that was held wait for its turn.

@@ -3,6 +3,7 @@ package segno
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/segnodev/segno/engine"
@@ -109,8 +110,13 @@ func runError(h *engine.Head, history []engine.Entry) error {
 	e := &RunError{Flow: h.Flow, Run: RunID(h.Run), State: h.State, Attempt: h.Attempt, Err: h.Err()}
 	undo := map[int]error{}
 	var order []int
+	var unknown *engine.Entry
 	for i := range history {
-		switch entry := &history[i]; entry.Kind {
+		entry := &history[i]
+		if entry.Uncertain && entry.Undo == "" && (entry.Kind == engine.KindRollback || entry.Kind == engine.KindEnd) {
+			unknown = entry
+		}
+		switch entry.Kind {
 		case engine.KindEnter:
 			e.Path = append(e.Path, entry.State)
 		case engine.KindRollback:
@@ -130,6 +136,9 @@ func runError(h *engine.Head, history []engine.Entry) error {
 	}
 	if e.Err == nil {
 		e.Err = errors.New("segno: run " + string(h.Status))
+	}
+	if unknown != nil {
+		e.Err = fmt.Errorf("%w; the outcome of %s, visit %d, is unknown, and it was not undone", e.Err, unknown.State, unknown.Visit)
 	}
 	return e
 }

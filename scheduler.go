@@ -79,13 +79,16 @@ func (o Options) withDefaults() Options {
 // validate finds every fault of the options.
 func (o Options) validate() error {
 	var errs []error
-	for name, n := range map[string]int64{
-		"MaxConcurrent": int64(o.MaxConcurrent), "MaxData": int64(o.MaxData), "MaxCrashes": int64(o.MaxCrashes),
-		"SuspectFor": int64(o.SuspectFor), "ParkAfter": int64(o.ParkAfter), "Grace": int64(o.Grace),
-		"AbandonAfter": int64(o.AbandonAfter), "StopTimeout": int64(o.StopTimeout),
+	for _, f := range []struct {
+		name string
+		n    int64
+	}{
+		{"MaxConcurrent", int64(o.MaxConcurrent)}, {"MaxData", int64(o.MaxData)}, {"MaxCrashes", int64(o.MaxCrashes)},
+		{"SuspectFor", int64(o.SuspectFor)}, {"ParkAfter", int64(o.ParkAfter)}, {"Grace", int64(o.Grace)},
+		{"AbandonAfter", int64(o.AbandonAfter)}, {"StopTimeout", int64(o.StopTimeout)},
 	} {
-		if n < 0 {
-			errs = append(errs, fmt.Errorf("%w: Options.%s is negative", ErrConfig, name))
+		if f.n < 0 {
+			errs = append(errs, fmt.Errorf("%w: Options.%s is negative", ErrConfig, f.name))
 		}
 	}
 	return errors.Join(append(errs, (&resources{list: o.Resources}).validate())...)

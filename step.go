@@ -158,7 +158,7 @@ func RetryAfter(err error, d time.Duration) error {
 	if err == nil {
 		err = errors.New("segno: asked to be called again")
 	}
-	return &engine.Steer{Err: err, After: max(d, 0)}
+	return &engine.Steer{Err: err, After: max(d, time.Microsecond)} // zero would be the policy's wait
 }
 
 // Snooze leaves the state as it is and calls the step again after d. The unit

@@ -92,6 +92,9 @@ func (r *RunningScheduler) trigger(tx *store.Tx, f *flow, t Trigger, input []byt
 	h.Key = t.Key
 	if at := t.At.Round(0).UTC().Truncate(time.Microsecond); at.After(now) {
 		h.Due, h.Wake = at, at
+		if !h.Deadline.IsZero() {
+			h.Deadline = at.Add(f.def.machine.Timeout)
+		}
 	} else if busy, err := r.overlaps(tx, f, row, now); err != nil {
 		return 0, err
 	} else if busy {
@@ -173,7 +176,7 @@ func (r *RunningScheduler) create(tx *store.Tx, f *flow, row *store.Flow, h *eng
 	if err := tx.Insert(h); err != nil {
 		return err
 	}
-	if f.Schedule.kind == fixedDelay {
+	if f.Schedule.kind == fixedDelay && h.Due.IsZero() {
 		row.Next = time.Time{} // the end of this run sets it
 	}
 	if !h.Held {

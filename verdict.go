@@ -12,7 +12,7 @@ const idleDecide = 10 * time.Second
 // A verdict says what becomes of the slots that have come: a pure function of
 // the flow's row and the time.
 type verdict struct {
-	cursor  time.Time     // of the row it was made from
+	of      store.Flow    // the row it was made from
 	skipped []store.Slots // with their reasons
 	fire    time.Time     // the slot to run for; zero: none
 	missed  stretch       // older slots that the run stands for
@@ -22,7 +22,7 @@ type verdict struct {
 
 // verdict decides the slots in (cursor, now].
 func (f *flow) verdict(row *store.Flow, now time.Time) verdict {
-	v := verdict{cursor: row.Cursor, upto: row.Cursor}
+	v := verdict{of: *row, upto: row.Cursor}
 	from := row.Cursor
 	if reason, until := blockedBy(row, now); reason != "" {
 		from = v.skip(f, row, from, until, reason)
@@ -36,7 +36,7 @@ func (f *flow) verdict(row *store.Flow, now time.Time) verdict {
 			return v // its only slot waits for the gate
 		}
 		end := now
-		if gate.Before(now) {
+		if !gate.After(now) {
 			end = gate.Add(-time.Microsecond)
 		}
 		if f.Schedule.kind != once {
@@ -111,10 +111,18 @@ func (f *flow) before(row *store.Flow, st stretch) time.Time {
 	return prev
 }
 
+// stale reports whether the flow has changed since the verdict was made: a run
+// may have failed and closed the gate, or somebody may have paused the flow.
+func (v *verdict) stale(row *store.Flow) bool {
+	was := &v.of
+	return row.Outcome != was.Outcome || !row.Cursor.Equal(was.Cursor) || !row.Next.Equal(was.Next) ||
+		!row.GateUntil.Equal(was.GateUntil) || !row.Paused.Equal(was.Paused) || !row.PauseUntil.Equal(was.PauseUntil)
+}
+
 // apply records a verdict and starts the run it asks for, in one commit with
-// the cursor. It does nothing if the cursor has moved since.
+// the cursor. It does nothing if the verdict is stale.
 func (r *RunningScheduler) apply(tx *store.Tx, f *flow, row *store.Flow, v verdict, now time.Time) error {
-	if !row.Cursor.Equal(v.cursor) {
+	if v.stale(row) {
 		f.plan(row, now)
 		return nil
 	}
@@ -172,6 +180,9 @@ func (f *flow) plan(row *store.Flow, now time.Time) {
 		}
 		if row.Next.IsZero() && row.Open(f.Serial) == 0 {
 			row.Next = later(now.Add(f.Schedule.d), row.Gate(now))
+		}
+		if !row.Next.IsZero() { // a slot that is not behind the cursor, after a step of the clock, would never be decided
+			row.Next = later(row.Next, row.Cursor.Add(time.Microsecond))
 		}
 		return
 	}

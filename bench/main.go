@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -33,8 +34,14 @@ var subjects = []subject{
 	{"raw single", openRawSingle},
 }
 
-// figures are the steps per second of each round.
-type figures map[string][]float64
+// figures are what each round measured.
+type figures map[string][]figure
+
+// figure is one measurement.
+type figure struct {
+	rate float64 // steps per second
+	cpu  float64 // microseconds of CPU per step, of the whole process
+}
 
 func main() {
 	rounds := flag.Int("rounds", 5, "rounds; the median is reported")
@@ -52,7 +59,7 @@ func main() {
 
 func measureAll(rounds int, length, warmup time.Duration, flights, dir, profile string) error {
 	fmt.Printf("%s, %d CPUs, synchronous=FULL; steps/s, median of %d rounds of %v\n\n", runtime.Version(), runtime.NumCPU(), rounds, length)
-	fmt.Printf("%9s  %10s %10s %10s  %12s %12s\n", "in flight", "segno", "raw group", "raw single", "segno/group", "segno/single")
+	fmt.Printf("%9s  %10s %10s %10s  %12s %12s  %s\n", "in flight", "segno", "raw group", "raw single", "segno/group", "segno/single", "CPU µs per step")
 	for _, text := range strings.Split(flights, ",") {
 		flight, err := strconv.Atoi(text)
 		if err != nil {
@@ -61,11 +68,11 @@ func measureAll(rounds int, length, warmup time.Duration, flights, dir, profile 
 		f := figures{}
 		for range rounds {
 			for _, s := range subjects {
-				rate, err := measure(s, flight, length, warmup, dir, profile)
+				fig, err := measure(s, flight, length, warmup, dir, profile)
 				if err != nil {
 					return fmt.Errorf("%s at %d: %w", s.name, flight, err)
 				}
-				f[s.name] = append(f[s.name], rate)
+				f[s.name] = append(f[s.name], fig)
 			}
 		}
 		f.print(flight)
@@ -74,37 +81,41 @@ func measureAll(rounds int, length, warmup time.Duration, flights, dir, profile 
 }
 
 func (f figures) print(flight int) {
-	s, g, r := median(f["segno"]), median(f["raw group"]), median(f["raw single"])
-	fmt.Printf("%9d  %10.0f %10.0f %10.0f  %12.2f %12.2f\n", flight, s, g, r, s/g, s/r)
+	rate := func(name string) float64 { return median(f[name], func(f figure) float64 { return f.rate }) }
+	cpu := func(name string) float64 { return median(f[name], func(f figure) float64 { return f.cpu }) }
+	s, g, r := rate("segno"), rate("raw group"), rate("raw single")
+	fmt.Printf("%9d  %10.0f %10.0f %10.0f  %12.2f %12.2f  %.0f / %.0f / %.0f\n",
+		flight, s, g, r, s/g, s/r, cpu("segno"), cpu("raw group"), cpu("raw single"))
 }
 
 // measure runs one subject once, on a fresh file.
-func measure(s subject, flight int, length, warmup time.Duration, dir, profile string) (float64, error) {
+func measure(s subject, flight int, length, warmup time.Duration, dir, profile string) (fig figure, err error) {
 	tmp, err := os.MkdirTemp(dir, "segno-bench")
 	if err != nil {
-		return 0, err
+		return fig, err
 	}
 	defer os.RemoveAll(tmp)
 	run, closed, err := s.open(filepath.Join(tmp, "bench.db"), flight)
 	if err != nil {
-		return 0, err
+		return fig, err
 	}
 	during(run, warmup)
 	if profile != "" && s.name == "segno" {
 		out, err := os.Create(fmt.Sprintf("%s.%d", profile, flight))
 		if err != nil {
-			return 0, err
+			return fig, err
 		}
 		defer out.Close()
 		if err := pprof.StartCPUProfile(out); err != nil {
-			return 0, err
+			return fig, err
 		}
 		defer pprof.StopCPUProfile()
 	}
-	start := time.Now()
-	n := during(run, length)
-	rate := 3 * float64(n) / time.Since(start).Seconds()
-	return rate, closed()
+	start, busy := time.Now(), cpuTime()
+	steps := 3 * float64(during(run, length))
+	fig.rate = steps / time.Since(start).Seconds()
+	fig.cpu = float64((cpuTime() - busy).Microseconds()) / steps
+	return fig, closed()
 }
 
 func during(run func(context.Context) int64, d time.Duration) int64 {
@@ -113,7 +124,20 @@ func during(run func(context.Context) int64, d time.Duration) int64 {
 	return run(ctx)
 }
 
-func median(v []float64) float64 {
-	v = slices.Sorted(slices.Values(v))
+func median(figs []figure, of func(figure) float64) float64 {
+	v := make([]float64, len(figs))
+	for i, f := range figs {
+		v[i] = of(f)
+	}
+	slices.Sort(v)
 	return v[len(v)/2]
+}
+
+// cpuTime is the CPU time that the process has used.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }

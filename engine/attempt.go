@@ -91,7 +91,7 @@ func (r *Run) run(u *unit, body func(*outcome)) (outcome, error) {
 	returned := false
 	defer func() {
 		if !returned { // runtime.Goexit: this goroutine is lost, the run is not
-			r.handOver(u, outcome{err: fmt.Errorf("%w: the step called runtime.Goexit", ErrPanic), unknown: true})
+			r.handOver(u, outcome{err: fmt.Errorf("%w: the step called runtime.Goexit", ErrPanic), unknown: true, panicked: true})
 		}
 	}()
 	guard(&o, body)
@@ -105,7 +105,13 @@ func (r *Run) run(u *unit, body func(*outcome)) (outcome, error) {
 
 // guard turns a panic of the body into an error.
 func guard(o *outcome, body func(*outcome)) {
-	defer recovered(&o.err)
+	var panicked error
+	defer func() {
+		if panicked != nil {
+			o.err, o.panicked = panicked, true
+		}
+	}()
+	defer recovered(&panicked)
 	body(o)
 }
 
@@ -119,13 +125,15 @@ func recovered(err *error) {
 // weigh decides what an interrupted attempt has come to: success within the
 // grace counts, anything else is put down to what interrupted it.
 func (r *Run) weigh(u *unit, o outcome) outcome {
-	o.unknown = errors.Is(o.err, ErrPanic)
+	o.unknown = o.panicked
 	if u.why == nil {
 		return o
 	}
 	late := r.eng.Now().Sub(u.whyAt) > r.eng.Grace
 	var steer *Steer
-	if ok := o.err == nil || errors.As(o.err, &steer) && steer.Snooze; ok && !late {
+	if errors.As(o.err, &steer) && steer.Snooze && late {
+		o.err = nil // a success that came too late, like any other
+	} else if (o.err == nil || steer != nil && steer.Snooze) && !late {
 		return o
 	}
 	o.why = u.why

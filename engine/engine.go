@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 )
@@ -18,6 +19,8 @@ type Engine struct {
 	// HandOver receives the continuation of a run whose goroutine is lost in
 	// its step; the old Drive returns an error once the step comes back.
 	HandOver func(old, next *Run)
+	// Cleared, if set, is told when a suspect has come to the end of its visit.
+	Cleared func(run int64)
 }
 
 // protectedFor bounds a step with an Undo that must not be interrupted, and an
@@ -29,15 +32,17 @@ type Run struct {
 	eng     *Engine
 	machine *Machine
 	base    context.Context
+	id      int64
+	flow    string
 	head    Head
 	kept    bool // the journal keeps data between the steps
 
 	admitted  bool
-	left      *outcome          // what an attempt that never returned is taken for
-	memos     map[string][]byte // of the visit, once read
-	settledAt time.Time         // of the last commit
-	undoUntil time.Time         // end of the rollback's budget in this process
-	repaid    map[int]bool      // visits undone by earlier rollbacks
+	left      *outcome     // what an attempt that never returned is taken for
+	memos     memos        // of the visit
+	settledAt time.Time    // of the last commit
+	undoUntil time.Time    // end of the rollback's budget in this process
+	repaid    map[int]bool // visits undone by earlier rollbacks
 
 	mu       sync.Mutex // guards what follows
 	unit     *unit
@@ -50,8 +55,9 @@ type Run struct {
 // Begin takes a held head. Step contexts descend from ctx.
 func (e *Engine) Begin(ctx context.Context, m *Machine, h Head) *Run {
 	return &Run{
-		eng: e, machine: m, base: ctx, head: h, kept: m.KeepData || m.undoable(),
+		eng: e, machine: m, base: ctx, id: h.Run, flow: h.Flow, head: h, kept: m.KeepData || m.undoable(),
 		cancel: h.Cancel, nudge: make(chan struct{}, 1), settledAt: e.Now(),
+		memos: memos{known: h.Seq == 1}, // nobody can have written any before the first visit
 	}
 }
 
@@ -75,10 +81,10 @@ func (r *Run) Drive() (Head, error) {
 func HandedOver(err error) bool { return err == errHandedOver }
 
 // ID returns the run's id.
-func (r *Run) ID() int64 { return r.head.Run }
+func (r *Run) ID() int64 { return r.id }
 
 // Flow returns the id of the run's flow.
-func (r *Run) Flow() string { return r.head.Flow }
+func (r *Run) Flow() string { return r.flow }
 
 // settle does the next thing of the run and says what to commit; nil: look again.
 func (r *Run) settle() (*Change, error) {
@@ -130,7 +136,7 @@ func (r *Run) commit(c *Change) error {
 		r.take(c)
 		return nil
 	case *OnCommitError:
-		r.left = &outcome{err: e} // judged by the next settle
+		r.left = &outcome{err: e, panicked: errors.Is(e, ErrPanic)} // judged by the next settle
 		return nil
 	}
 	if err == ErrCancelRequested {
@@ -142,16 +148,18 @@ func (r *Run) commit(c *Change) error {
 
 // take makes the committed head the current one.
 func (r *Run) take(c *Change) {
-	if c.After.Visit != r.head.Visit {
-		r.memos = map[string][]byte{} // a visit entered here has none yet
+	if c.After.Visit != r.head.Visit || c.After.Status == Undoing && r.head.Status != Undoing {
+		r.memos = memos{known: true} // a visit entered here has none yet, and a rollback closes the visit
 	}
-	if r.memos != nil {
-		for k, v := range c.Memos {
-			r.memos[k] = v
-		}
+	for key, value := range c.Memos {
+		r.memos.put(key, value)
 	}
+	cleared := r.head.Suspect && !c.After.Suspect
 	r.head = c.After
 	r.settledAt = r.eng.Now()
+	if cleared && r.eng.Cleared != nil {
+		r.eng.Cleared(r.head.Run)
+	}
 }
 
 // Cancel tells the run that its cancel flag is set. The unit in flight is

@@ -10,7 +10,7 @@ import (
 type Journal interface {
 	// Commit makes one change durable: it replaces the head whose Seq is
 	// c.Before.Seq by c.After and appends c.Entries. On success it sets
-	// c.After.Seq, First, Last and UndoAt. It returns ErrCancelRequested,
+	// c.After.Seq, Last and UndoAt. It returns ErrCancelRequested,
 	// having written nothing, if the run's cancel flag is set and c does not
 	// yield to it, and an *OnCommitError if one of c.OnCommit failed.
 	Commit(ctx context.Context, c *Change) error
@@ -26,11 +26,12 @@ type Journal interface {
 
 // A Change is one commit of one run.
 type Change struct {
-	Before, After Head
-	Entries       []Entry
-	OnCommit      []func(Tx) error
-	Memos         map[string][]byte // upserted with the change
-	DropMemos     bool              // the visit's memos are of no more use
+	Before    *Head
+	After     Head
+	Entries   []Entry
+	OnCommit  []func(Tx) error
+	Memos     map[string][]byte // upserted with the change
+	DropMemos bool              // the visit's memos are of no more use
 	// Yields says that this change already takes account of the cancel flag.
 	Yields bool
 }

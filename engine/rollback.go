@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -11,9 +12,12 @@ import (
 func (r *Run) rollback(cause error, unknown, closes bool) *Change {
 	now := r.eng.Now()
 	c := r.change()
-	c.Yields, c.DropMemos = true, len(r.memos) > 0
+	c.Yields, c.DropMemos = true, r.memos.some || !r.memos.known
 	h := &c.After
 	h.Cause, h.Error = CauseOf(cause), cause.Error()
+	if h.Cause == CauseCancelled && !r.cancelled() {
+		h.Cause = CauseError // an error of the step's own: nobody cancelled the run
+	}
 	e := r.entry(KindRollback, now)
 	e.Cause, e.Error, e.Uncertain = h.Cause, h.Error, unknown && !closes
 	if step := r.machine.Steps[h.State]; step != nil && step.Undo != nil && (closes || unknown && step.UndoUncertain) {
@@ -98,6 +102,10 @@ func (r *Run) undoOnce(p *Entry) (*Change, error) {
 // judgeUndo turns the outcome of an undo into the change to commit.
 func (r *Run) judgeUndo(p *Entry, o outcome) *Change {
 	step := r.machine.Steps[p.Undo]
+	var steer *Steer
+	if errors.As(o.err, &steer) && steer.Snooze {
+		steer = nil // an undo cannot be put off: a failed attempt like any other
+	}
 	switch {
 	case o.err == nil:
 		now := r.eng.Now()
@@ -107,8 +115,8 @@ func (r *Run) judgeUndo(p *Entry, o outcome) *Change {
 		return r.undone(r.past(c, p), now)
 	case o.why == ErrStopping:
 		return r.suspend()
-	case step != nil && r.mayRetry(step.UndoRetry, o, nil):
-		c := r.retry(p.Undo, p.UndoVisit(), step.UndoRetry, o, nil)
+	case step != nil && r.mayRetry(step.UndoRetry, o, steer):
+		c := r.retry(p.Undo, p.UndoVisit(), step.UndoRetry, o, steer)
 		c.Yields = true
 		return c
 	}

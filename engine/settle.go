@@ -14,6 +14,7 @@ type outcome struct {
 	err      error
 	why      error // what interrupted it: nil, a timeout, a cancel, a stop
 	unknown  bool  // nobody can say whether its effects happened
+	panicked bool
 	onCommit []func(Tx) error
 	memos    map[string][]byte
 }
@@ -83,7 +84,7 @@ func (r *Run) advance(step *Step, o outcome) *Change {
 func (r *Run) enter(next string, o outcome, opens int) *Change {
 	now := r.eng.Now()
 	c := r.change()
-	c.OnCommit, c.Memos, c.DropMemos = o.onCommit, nil, len(r.memos) > 0
+	c.OnCommit, c.Memos, c.DropMemos = o.onCommit, nil, r.memos.some || !r.memos.known
 	h := &c.After
 	h.State, h.Visit, h.Data, h.Entered = next, h.Visit+opens, o.data, now
 	h.resetVisit()
@@ -170,7 +171,7 @@ func (r *Run) mayRetry(p Retry, o outcome, s *Steer) bool {
 	case s != nil && s.Permanent, r.head.Attempt >= p.Attempts, o.why == errVisitDue:
 		return false
 	}
-	return p.Panics || !errors.Is(o.err, ErrPanic)
+	return p.Panics || !o.panicked
 }
 
 // retry records a failed attempt and when the next one is due.
@@ -262,8 +263,7 @@ func (r *Run) translate(from int, state string, data []byte) (s string, d []byte
 
 // change starts a change from the current head.
 func (r *Run) change() *Change {
-	c := &Change{Before: r.head, After: r.head}
-	return c
+	return &Change{Before: &r.head, After: r.head}
 }
 
 // entry starts an entry of the current visit.

@@ -111,11 +111,7 @@ func (v *Visit) SaveMemo(ctx context.Context, key string, value []byte) error {
 	if err := v.run.eng.Journal.SaveMemo(ctx, &h, key, value); err != nil {
 		return err
 	}
-	return v.alive(func() {
-		if v.run.memos != nil {
-			v.run.memos[key] = value
-		}
-	})
+	return v.alive(func() { v.run.memos.put(key, value) })
 }
 
 // LoadMemo returns a memo of the visit.
@@ -123,8 +119,8 @@ func (v *Visit) LoadMemo(ctx context.Context, key string) (value []byte, found b
 	var h Head
 	known := false
 	err = v.alive(func() {
-		h, known = v.run.head, v.run.memos != nil
-		value, found = v.run.memos[key]
+		h, known = v.run.head, v.run.memos.known
+		value, found = v.run.memos.values[key]
 		if joined, ok := v.joined[key]; ok {
 			value, found = joined, true
 		}
@@ -132,13 +128,28 @@ func (v *Visit) LoadMemo(ctx context.Context, key string) (value []byte, found b
 	if err != nil || known || found {
 		return value, found, err
 	}
-	memos, err := v.run.eng.Journal.Memos(ctx, &h)
+	values, err := v.run.eng.Journal.Memos(ctx, &h)
 	if err != nil {
 		return nil, false, err
 	}
-	err = v.alive(func() { v.run.memos = memos })
-	value, found = memos[key]
+	err = v.alive(func() { v.run.memos = memos{known: true, some: len(values) > 0, values: values} })
+	value, found = values[key]
 	return value, found, err
+}
+
+// memos are those of the current visit, as far as they are known here.
+type memos struct {
+	known  bool // values are all there are
+	some   bool // there are some in the file
+	values map[string][]byte
+}
+
+// put notes a memo that was written.
+func (m *memos) put(key string, value []byte) {
+	if m.values == nil {
+		m.values = map[string][]byte{}
+	}
+	m.values[key], m.some = value, true
 }
 
 // OwnTimeout makes the step's timeout that of the whole visit, as an absolute

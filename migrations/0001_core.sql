@@ -53,8 +53,7 @@ CREATE TABLE _segno_run (
     run          INTEGER PRIMARY KEY,
     flow         INTEGER NOT NULL REFERENCES _segno_flow (flow),
     seq          INTEGER NOT NULL,            -- commits on this run: the compare-and-set
-    status       TEXT    NOT NULL CHECK (status IN ('pending', 'running', 'parked', 'waiting', 'undoing',
-                                                    'stuck', 'completed', 'failed', 'cancelled', 'undo_failed')),
+    status       TEXT    NOT NULL,            -- pending running parked waiting undoing stuck; completed failed cancelled undo_failed
     version      INTEGER NOT NULL,
     nonce        TEXT    NOT NULL,            -- of its idempotency keys
     key          TEXT,                        -- the caller's own
@@ -178,7 +177,9 @@ SELECT r.run, f.id AS flow, r.status, r.state, r.visit, r.attempt, r.key,
     r.missed, r.crashes, r.cancel, r.cause, r.error, r.stuck_reason, r.version, r.data
 FROM _segno_run r JOIN _segno_flow f ON f.flow = r.flow;
 
--- The history of one run, by its chain: ask with WHERE run = N.
+-- The history of one run, by its chain: ask with WHERE run = N. The chain is
+-- walked with a subquery, not a join: for a join SQLite 3.40 reads the whole
+-- journal into a Bloom filter once there are statistics.
 CREATE VIEW segno_history AS
 SELECT r.run, f.id AS flow, j.id,
     strftime('%Y-%m-%dT%H:%M:%fZ', j.at / 1e6, 'unixepoch') AS at,
@@ -189,9 +190,9 @@ CROSS JOIN json_each((
     WITH RECURSIVE chain (id, n) AS (
         VALUES (r.last, 0)
         UNION ALL
-        SELECT j.prev, n + 1 FROM chain CROSS JOIN _segno_journal j ON j.id = chain.id WHERE j.prev IS NOT NULL
+        SELECT (SELECT prev FROM _segno_journal WHERE id = chain.id), n + 1 FROM chain WHERE chain.id IS NOT NULL
     )
-    SELECT json_group_array(id) FROM (SELECT id FROM chain ORDER BY n DESC))) e
+    SELECT json_group_array(id) FROM (SELECT id FROM chain WHERE id IS NOT NULL ORDER BY n DESC))) e
 CROSS JOIN _segno_journal j ON j.id = e.value;
 
 -- What happened lately, over all runs: ask with ORDER BY id DESC LIMIT n.

@@ -67,5 +67,8 @@ func opening(path string, err error) error {
 	if errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("%w: %s: make the file and its folder writable: %w", ErrReadOnly, path, err)
 	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("opening %s: create the folder first: %w", path, err)
+	}
 	return fmt.Errorf("opening %s: %w", path, err)
 }

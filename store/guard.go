@@ -51,6 +51,11 @@ func (w *words) next() string {
 	for w.pos < len(w.text) {
 		rest := w.text[w.pos:]
 		switch c := rest[0]; {
+		case strings.HasPrefix(rest, "\ufeff"): // a byte order mark is a space to SQLite
+			w.pos += len("\ufeff")
+		case strings.IndexByte("$@:#", c) >= 0:
+			w.pos += parameter(rest)
+			return "?"
 		case strings.HasPrefix(rest, "--"):
 			w.pass(rest, "\n", 2)
 		case strings.HasPrefix(rest, "/*"):
@@ -111,6 +116,25 @@ func (w *words) skipCreate() {
 			return
 		}
 	}
+}
+
+// parameter returns the length of a parameter's name, which may end with
+// anything in parentheses, quotes and semicolons included: $name::of(it).
+func parameter(s string) int {
+	n := 1
+	for n < len(s) && (isWord(s[n]) || s[n] == '$' || strings.HasPrefix(s[n:], "::")) {
+		if s[n] == ':' {
+			n++
+		}
+		n++
+	}
+	if n == 1 || n == len(s) || s[n] != '(' {
+		return n
+	}
+	if end := strings.IndexAny(s[n:], ") \t\n\f\r"); end >= 0 {
+		return n + end + 1
+	}
+	return len(s)
 }
 
 func isWord(c byte) bool {

@@ -66,7 +66,7 @@ func create(path string) (fresh bool, err error) {
 	if errors.Is(err, os.ErrExist) {
 		st, err := os.Stat(path)
 		if err == nil && st.IsDir() {
-			err = fmt.Errorf("%w: %s is a directory", ErrForeign, path)
+			err = fmt.Errorf("%w: %s is a directory; give the path of a file", ErrForeign, path)
 		}
 		return err == nil && st.Size() == 0, err
 	}
@@ -118,7 +118,7 @@ func vet(path string, id identity, latest int64) error {
 	case id.app != 0 && id.app != applicationID:
 		return fmt.Errorf("%w: %s belongs to another application (application_id %#x); give another path", ErrForeign, path, id.app)
 	case id.alien:
-		return fmt.Errorf("%w: %s has _segno_ tables that segno did not make", ErrForeign, path)
+		return fmt.Errorf("%w: %s has _segno_ tables that segno did not make; give another path", ErrForeign, path)
 	case id.schema > latest:
 		return fmt.Errorf("%w: %s has schema %d, this program knows %d; run the newer program", ErrNewer, path, id.schema, latest)
 	}
@@ -168,7 +168,8 @@ func settings(ctx context.Context, db *sql.DB) error {
 			return err
 		}
 		if got != want.value {
-			return fmt.Errorf("%w: %s is %s, not %s", ErrStoreFailed, want.name, got, want.value)
+			return fmt.Errorf("%w: %s is %s, not %s; the SQLite driver did not take the setting: build with the version that segno's go.mod names",
+				ErrStoreFailed, want.name, got, want.value)
 		}
 	}
 	return nil
@@ -189,7 +190,7 @@ func lockedBy(path string) error {
 		err = db.GetContext(ctx, &o, "SELECT pid, host, since FROM segno_owner")
 	}
 	if err != nil {
-		return fmt.Errorf("%w: %s", ErrLocked, path)
+		return fmt.Errorf("%w: %s is open in another process; stop it, or set Options.Standby to wait for it", ErrLocked, path)
 	}
 	return fmt.Errorf("%w: %s is open in process %d on %s since %s; stop it, or set Options.Standby to wait for it",
 		ErrLocked, path, o.PID, o.Host, o.Since)

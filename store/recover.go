@@ -80,16 +80,18 @@ func executing(h *engine.Head, now time.Time) bool {
 func (tx *Tx) letGo(h engine.Head, now time.Time, blamed bool) error {
 	after := h
 	after.Held, after.Suspect, after.Wake = false, false, h.Started
+	if after.Wake.After(now) { // the clock was stepped back
+		after.Wake = now
+	}
 	if h.Status == engine.Running {
 		after.Status = engine.Pending
 	}
 	after.Uncertain = h.Uncertain || executing(&h, now)
 	if !blamed {
-		_, err := tx.Replace(h, after)
-		return err
+		return tx.Replace(h, after)
 	}
 	after.Crashes++
-	_, err := tx.Replace(h, after, engine.Entry{
+	err := tx.Replace(h, after, engine.Entry{
 		Kind: engine.KindCrash, State: h.State, Visit: h.Visit, Attempt: h.Attempt, At: now,
 		Error: "the process died in this visit", Uncertain: true,
 	})
@@ -101,4 +103,11 @@ func (tx *Tx) letGo(h engine.Head, now time.Time, blamed bool) error {
 func (tx *Tx) MarkClean() error {
 	_, err := tx.do("UPDATE _segno_owner SET clean = 1, run_high = ?, journal_high = ?", tx.w.nextRun-1, tx.w.nextEntry-1)
 	return err
+}
+
+// keepMarks keeps the high-water marks of ids handed out since MarkClean, by
+// units that were in flight. If it cannot, the rows that have the ids still do.
+func (w *writer) keepMarks() {
+	_, _ = w.conn.ExecContext(background, `UPDATE _segno_owner SET run_high = ?1, journal_high = ?2
+WHERE epoch = ?3 AND (run_high < ?1 OR journal_high < ?2)`, w.nextRun-1, w.nextEntry-1, w.epoch)
 }

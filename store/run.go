@@ -1,13 +1,14 @@
 package store
 
 import (
+	"database/sql"
+	"errors"
 	"time"
 
 	"github.com/segnodev/segno/engine"
 )
 
-// runColumns are the columns of a head, in the order of scanHead and of the
-// INSERT; the flow's number comes before them.
+// runColumns are the columns of a head, in the order of scanHead.
 const runColumns = `run, seq, status, version, nonce, key, state, visit, attempt, polls, crashes, uncertain,
 	entered, visit_due, due, delay, data, held, suspect, cancel, wake, deadline, cause, error, stuck_reason,
 	first, last, undo_at, undo_errors, redo, slot, missed, first_missed, created, started, ended, note`
@@ -22,20 +23,18 @@ func scanHead(row interface{ Scan(...any) error }, flow *int64, h *engine.Head) 
 		at{&h.FirstMissed}, at{&h.Created}, at{&h.Started}, at{&h.Ended}, str{&h.Note})
 }
 
-func headValues(flow int64, h *engine.Head) []any {
-	return []any{
-		flow,
-		h.Run, h.Seq, h.Status, h.Version, h.Nonce, text(h.Key), h.State, h.Visit, h.Attempt, h.Polls,
-		h.Crashes, h.Uncertain, micros(h.Entered), micros(h.VisitDue), micros(h.Due), span(h.Delay), string(h.Data),
-		h.Held, h.Suspect, h.Cancel, micros(h.Wake), micros(h.Deadline), text(string(h.Cause)), text(h.Error),
-		text(h.StuckReason), h.First, h.Last, h.UndoAt, h.UndoErrors, h.Redo, micros(h.Slot), h.Missed,
-		micros(h.FirstMissed), micros(h.Created), micros(h.Started), micros(h.Ended), text(h.Note),
-	}
-}
-
-// The two ways to replace a head. The first is the hot one: a transition of a
-// running run touches no indexed column.
+// The ways to write a head. A new one has values in few columns. A transition
+// of a running run touches no indexed column, and it and the completion bind
+// no more than they must: binding is a good part of their cost.
 const (
+	insertSQL = `INSERT INTO _segno_run (flow, run, seq, status, version, nonce, key, state, visit, attempt, entered, due, data,
+	held, wake, deadline, first, last, slot, missed, first_missed, created, started)
+VALUES (?1, ?2, 1, ?3, ?4, ?5, ?6, ?7, 1, 1, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14, ?15, ?16, ?17, ?8, ?18)`
+
+	completeSQL = `UPDATE _segno_run SET seq = seq + 1, status = 'completed', state = ?1, visit = ?2, attempt = 1, polls = 0, crashes = 0,
+	uncertain = 0, suspect = 0, held = 0, entered = ?3, visit_due = NULL, due = NULL, delay = NULL, wake = NULL, data = ?4, last = ?5, ended = ?3
+WHERE run = ?6 AND seq = ?7`
+
 	advanceSQL = `UPDATE _segno_run SET seq = seq + 1, state = ?, visit = ?, attempt = 1, polls = 0, crashes = 0,
 	uncertain = 0, suspect = 0, entered = ?, visit_due = NULL, due = NULL, delay = NULL, data = ?, last = ?, undo_at = ?
 WHERE run = ? AND seq = ? AND cancel = 0`
@@ -49,20 +48,20 @@ WHERE run = ? AND seq = ? AND (cancel = 0 OR ?)`
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 )
 
-// commit applies a change of the engine's.
+// commit applies a change of the engine's. c itself is completed only once the
+// batch is through: it may have to be applied again.
 func (tx *Tx) commit(c *engine.Change) error {
-	h := &c.After
-	h.Last = c.Before.Last
+	last, undoAt := c.Before.Last, c.After.UndoAt
 	first := tx.w.nextEntry
 	for i := range c.Entries {
 		e := &c.Entries[i]
-		e.ID, e.Run, e.Version = first+int64(i), h.Run, h.Version
-		e.Prev, h.Last = h.Last, e.ID
+		e.ID, e.Run, e.Version = first+int64(i), c.After.Run, c.After.Version
+		e.Prev, last = last, e.ID
 		if e.Undo != "" {
-			e.PrevUndo, h.UndoAt = h.UndoAt, e.ID
+			e.PrevUndo, undoAt = undoAt, e.ID
 		}
 	}
-	if err := tx.replace(c); err != nil {
+	if err := tx.replace(c, last, undoAt); err != nil {
 		return err
 	}
 	for i := range c.Entries {
@@ -70,42 +69,70 @@ func (tx *Tx) commit(c *engine.Change) error {
 			return err
 		}
 	}
-	if err := tx.putMemos(h.Run, h.Visit, c.Memos); err != nil {
+	if err := tx.memos(c); err != nil {
 		return err
 	}
-	if c.DropMemos {
-		if _, err := tx.exec(tx.w.dropMemos, h.Run, c.Before.Visit, sweepPage); err != nil {
-			return err
-		}
-	}
-	h.Seq = c.Before.Seq + 1
-	tx.counted(&c.Before, h)
+	tx.counted(c.Before, &c.After)
 	for _, fn := range c.OnCommit {
-		if err := tx.User(h.Flow+" "+c.Before.State, func() error { return fn(tx) }); err != nil {
+		if err := tx.User(c.After.Flow+" "+c.Before.State, func() error { return fn(tx) }); err != nil {
 			return &engine.OnCommitError{Err: err}
 		}
 	}
+	tx.After(func() { c.After.Seq, c.After.Last, c.After.UndoAt = c.Before.Seq+1, last, undoAt })
 	return nil
 }
 
+// memos writes what the change wants remembered, and drops what it is done with.
+func (tx *Tx) memos(c *engine.Change) error {
+	if err := tx.putMemos(c.After.Run, c.After.Visit, c.Memos); err != nil || !c.DropMemos {
+		return err
+	}
+	_, err := tx.exec(tx.w.dropMemos, c.After.Run, c.Before.Visit, sweepPage)
+	return err
+}
+
 // replace is the compare-and-set.
-func (tx *Tx) replace(c *engine.Change) error {
+func (tx *Tx) replace(c *engine.Change, last, undoAt int64) error {
 	h := &c.After
-	hot := c.Before.Status == engine.Running && h.Status == engine.Running && len(c.Entries) == 1 && c.Entries[0].Kind == engine.KindEnter
 	var n int64
 	var err error
-	if hot {
-		n, err = tx.exec(tx.w.advance, h.State, h.Visit, micros(h.Entered), string(h.Data), h.Last, h.UndoAt, h.Run, c.Before.Seq)
-	} else {
+	switch shapeOf(c) {
+	case advances:
+		n, err = tx.exec(tx.w.advance, h.State, h.Visit, micros(h.Entered), string(h.Data), last, undoAt, h.Run, c.Before.Seq)
+	case completes:
+		n, err = tx.exec(tx.w.complete, h.State, h.Visit, micros(h.Ended), string(h.Data), last, h.Run, c.Before.Seq)
+	default:
 		n, err = tx.exec(tx.w.replace, h.Status, h.Version, h.State, h.Visit, h.Attempt, h.Polls, h.Crashes, h.Uncertain,
 			micros(h.Entered), micros(h.VisitDue), micros(h.Due), span(h.Delay), string(h.Data), h.Held, h.Suspect,
-			micros(h.Wake), text(string(h.Cause)), text(h.Error), text(h.StuckReason), h.Last, h.UndoAt, h.UndoErrors, h.Redo,
+			micros(h.Wake), text(string(h.Cause)), text(h.Error), text(h.StuckReason), last, undoAt, h.UndoErrors, h.Redo,
 			micros(h.Started), micros(h.Ended), h.Run, c.Before.Seq, c.Yields)
 	}
 	if err != nil || n == 1 {
 		return err
 	}
 	return tx.refusal(h.Run, c.Before.Seq)
+}
+
+// shape tells the changes apart that have a statement of their own.
+type shape int
+
+const (
+	other shape = iota
+	advances
+	completes
+)
+
+func shapeOf(c *engine.Change) shape {
+	if c.Before.Status != engine.Running || len(c.Entries) != 1 {
+		return other
+	}
+	switch kind := c.Entries[0].Kind; {
+	case kind == engine.KindEnter && c.After.Status == engine.Running:
+		return advances
+	case kind == engine.KindEnd && c.After.Status == engine.Completed:
+		return completes
+	}
+	return other
 }
 
 // refusal says why a compare-and-set found no row.
@@ -178,7 +205,9 @@ func (tx *Tx) Insert(h *engine.Head) error {
 	h.Run, h.Seq, h.Visit, h.Attempt = tx.w.nextRun, 1, 1, 1
 	h.First, h.Last = tx.w.nextEntry, tx.w.nextEntry
 	tx.w.nextRun++
-	if _, err := tx.exec(tx.w.insert, headValues(f.num, h)...); err != nil {
+	_, err := tx.exec(tx.w.insert, f.num, h.Run, h.Status, h.Version, h.Nonce, text(h.Key), h.State, micros(h.Created), micros(h.Due),
+		string(h.Data), h.Held, micros(h.Wake), micros(h.Deadline), h.First, micros(h.Slot), h.Missed, micros(h.FirstMissed), micros(h.Started))
+	if err != nil {
 		return err
 	}
 	tx.count(f, h, +1)
@@ -220,10 +249,8 @@ func (tx *Tx) Heads(where string, args ...any) (heads []engine.Head, err error) 
 
 // Replace writes a head that the scheduler changed, with the entries that go
 // with it. The run's cancel flag does not matter to it.
-func (tx *Tx) Replace(before, after engine.Head, entries ...engine.Entry) (engine.Head, error) {
-	c := &engine.Change{Before: before, After: after, Entries: entries, Yields: true}
-	err := tx.commit(c)
-	return c.After, err
+func (tx *Tx) Replace(before, after engine.Head, entries ...engine.Entry) error {
+	return tx.commit(&engine.Change{Before: &before, After: after, Entries: entries, Yields: true})
 }
 
 // OpenRuns returns the open runs of a flow, of one status or of all, whose time
@@ -263,17 +290,23 @@ func (tx *Tx) Hold(h *engine.Head, now time.Time, suspect bool) (bool, error) {
 		h.Started = now
 		h.Due = time.Time{}
 	}
-	n, err := tx.exec(tx.w.hold, h.Status, suspect, micros(h.Wake), micros(h.Started), micros(h.Due), h.Run, h.Seq)
-	if err != nil || n == 0 {
-		return false, err
+	// A cancel does not move seq, so the head at hand may not know of it yet.
+	row := tx.w.hold.QueryRowContext(background, h.Status, suspect, micros(h.Wake), micros(h.Started), micros(h.Due), h.Run, h.Seq)
+	err := row.Scan(&h.Cancel)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
 	}
+	if err != nil {
+		return false, tx.note(err)
+	}
+	tx.wrote = true
 	h.Seq++
 	tx.counted(&before, h)
 	return true, nil
 }
 
 const holdSQL = `UPDATE _segno_run SET seq = seq + 1, status = ?, held = 1, suspect = ?, wake = ?, started = ?, due = ?
-WHERE run = ? AND seq = ? AND held = 0`
+WHERE run = ? AND seq = ? AND held = 0 RETURNING cancel`
 
 // SetNote keeps a person's note on a run.
 func (tx *Tx) SetNote(run int64, note string) error {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -172,7 +173,7 @@ func (s *Store) startWriter(ctx context.Context, cfg Config) error {
 	s.w = &writer{
 		conn: conn, path: s.path, log: cfg.Logger, settle: cfg.Settle, smallWAL: cfg.SmallWAL,
 		flows: map[int64]*Flow{}, byID: map[string]*Flow{}, closing: s.closing,
-		degraded: func(err error) { s.setTrouble(err) },
+		failed: s.failed, degraded: func(err error) { s.setTrouble(err) },
 	}
 	if err := s.w.prepare(); err != nil {
 		return err
@@ -208,13 +209,9 @@ func (w *writer) load() error {
 
 // Commit makes a change of the engine's durable: see engine.Journal.
 func (s *Store) Commit(ctx context.Context, c *engine.Change) error {
-	want := c.After
 	return s.submit(ctx, &request{
 		plain: len(c.OnCommit) == 0 && len(c.Memos) == 0 && !c.DropMemos,
-		apply: func(tx *Tx) error {
-			c.After = want // a repeated batch starts anew
-			return tx.commit(c)
-		},
+		apply: func(tx *Tx) error { return tx.commit(c) },
 	})
 }
 
@@ -344,7 +341,7 @@ func (s *Store) DB() *sql.DB { return s.users.DB }
 // Backup writes a consistent copy of the file to path, which must not exist.
 func (s *Store) Backup(ctx context.Context, path string) error {
 	if _, err := os.Stat(path); err == nil {
-		return fmt.Errorf("backup: %s exists already; give the name of a new file", path)
+		return fmt.Errorf("backup to %s: %w; give the name of a new file", path, fs.ErrExist)
 	}
 	part := path + ".part"
 	_ = os.Remove(part)
@@ -376,6 +373,9 @@ func (s *Store) Close() (err error) {
 	s.once.Do(func() {
 		close(s.closing)
 		<-s.done
+		if s.failed() == nil {
+			s.w.keepMarks()
+		}
 		err = errors.Join(s.users.Close(), s.Reader.Close(), s.w.close(), s.db.Close())
 	})
 	return err

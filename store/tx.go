@@ -1,14 +1,17 @@
 package store
 
 import (
-	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
 	"time"
+
+	"modernc.org/sqlite"
+	lib "modernc.org/sqlite/lib"
 
 	"github.com/segnodev/segno/engine"
 )
@@ -21,7 +24,7 @@ type Tx struct {
 	q      *request
 	images []image
 	broken error // the whole batch must be rolled back
-	lost   bool  // because this request ended the transaction
+	lost   error // why, if this request ended the transaction
 	wrote  bool  // the request in progress has changed something
 	opened *userState
 }
@@ -35,8 +38,8 @@ type image struct {
 
 // userState is what the user's function in progress has opened.
 type userState struct {
-	rows    []*sql.Rows
-	cancels []context.CancelFunc
+	rows []*sql.Rows
+	row  []*sql.Row
 }
 
 // serve runs one request, in a savepoint if it might half-fail.
@@ -86,8 +89,9 @@ func (tx *Tx) servePlain(q *request, mark int) error {
 
 // lose records that the transaction ended under the request.
 func (tx *Tx) lose(err error) error {
-	tx.broken, tx.lost = errAgain, true
-	return fmt.Errorf("%w: the function ended the shared transaction: %w", ErrTx, err)
+	tx.broken = errAgain
+	tx.lost = fmt.Errorf("%w: the function ended the shared transaction: %w", ErrTx, err)
+	return tx.lost
 }
 
 // exec runs a prepared statement and returns the number of rows it changed.
@@ -214,13 +218,30 @@ func (tx *Tx) Query(query string, args ...any) (*sql.Rows, error) {
 
 // QueryRow runs a query of the user's for one row.
 func (tx *Tx) QueryRow(query string, args ...any) *sql.Row {
-	ctx, cancel := context.WithCancelCause(background)
 	if err := tx.admit(query); err != nil {
-		cancel(err)
-		return tx.w.conn.QueryRowContext(ctx, "SELECT 1") // answers with the context's error
+		return tx.w.conn.QueryRowContext(refusal{err}, "SELECT 1")
 	}
-	tx.opened.cancels = append(tx.opened.cancels, func() { cancel(nil) })
-	return tx.w.conn.QueryRowContext(ctx, query, args...)
+	row := tx.w.conn.QueryRowContext(background, query, args...)
+	if err := row.Err(); err != nil {
+		_ = tx.probe(err)
+		return row
+	}
+	tx.opened.row = append(tx.opened.row, row)
+	return row
+}
+
+// A refusal is a context that has ended for a reason of ours: the one way to
+// an sql.Row that answers with it.
+type refusal struct{ err error }
+
+func (refusal) Deadline() (time.Time, bool) { return time.Time{}, false }
+func (refusal) Value(any) any               { return nil }
+func (r refusal) Err() error                { return r.err }
+
+func (refusal) Done() <-chan struct{} {
+	done := make(chan struct{})
+	close(done)
+	return done
 }
 
 // admit refuses what would end or escape the shared transaction.
@@ -237,7 +258,12 @@ func (tx *Tx) admit(query string) error {
 // probe finds out, after a failed statement, whether it ended the transaction
 // (ON CONFLICT ROLLBACK does): then nothing more may run, it would commit by itself.
 func (tx *Tx) probe(err error) error {
-	if err == nil || tx.note(err) == nil || tx.broken != nil {
+	switch primary(err) {
+	case lib.SQLITE_BUSY, lib.SQLITE_LOCKED, lib.SQLITE_INTERRUPT: // its own doing: the write lock is ours
+	default:
+		_ = tx.note(err)
+	}
+	if err == nil || tx.broken != nil {
 		return err
 	}
 	if _, gone := tx.w.conn.ExecContext(background, "RELEASE segno_user"); gone != nil {
@@ -255,18 +281,26 @@ func (tx *Tx) User(what string, fn func() error) error {
 		return err
 	}
 	tx.opened = &userState{}
-	tx.w.inUser.Store(goroutine())
-	defer tx.w.inUser.Store(0)
 	start := time.Now()
 	hung := time.AfterFunc(hungUser, func() { tx.w.logHung(what) })
-	err := safely(fn)
+	err := safely(func() error {
+		tx.w.inUser.Store(goroutine())
+		defer tx.w.inUser.Store(0)
+		return fn()
+	})
 	hung.Stop()
 	if d := time.Since(start); d > slowUser {
 		tx.w.log.Warn("segno: a function inside a commit is slow; every run waits for it", "of", what, "took", d)
 	}
 	tx.closeUser()
 	if tx.broken != nil {
+		if err == nil {
+			err = tx.lost // the function has ignored it
+		}
 		return err
+	}
+	if err == nil {
+		err = tx.unresolved()
 	}
 	if _, gone := tx.w.conn.ExecContext(background, "RELEASE segno_user"); gone != nil {
 		return tx.lose(gone)
@@ -279,10 +313,24 @@ func (tx *Tx) closeUser() {
 	for _, rows := range tx.opened.rows {
 		_ = rows.Close()
 	}
-	for _, cancel := range tx.opened.cancels {
-		cancel()
+	for _, row := range tx.opened.row {
+		_ = row.Scan() // closes it
 	}
 	tx.opened = nil
+}
+
+// unresolved fails if a deferred foreign key is violated: at the commit, where
+// SQLite would find it, it would fail the whole batch.
+func (tx *Tx) unresolved() error {
+	violated := 0
+	err := tx.w.conn.Raw(func(conn any) (err error) {
+		violated, _, err = conn.(sqlite.DBStatus).Status(sqlite.DBStatusDeferredFKs, false)
+		return err
+	})
+	if err == nil && violated != 0 {
+		err = errors.New("FOREIGN KEY constraint failed: a deferred one is violated when the function returns")
+	}
+	return err
 }
 
 func (w *writer) logHung(what string) {
@@ -301,13 +349,22 @@ func goroutine() int64 {
 	return n
 }
 
-func safely(fn func() error) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("%w: %v\n%s", engine.ErrPanic, p, debug.Stack())
-		}
+// safely calls fn in a goroutine of its own, so that neither a panic nor
+// runtime.Goexit, which t.Fatal calls, is the end of the writer.
+func safely(fn func() error) error {
+	err := fmt.Errorf("%w: the function called runtime.Goexit", engine.ErrPanic)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() {
+			if p := recover(); p != nil {
+				err = fmt.Errorf("%w: %v\n%s", engine.ErrPanic, p, debug.Stack())
+			}
+		}()
+		err = fn()
 	}()
-	return fn()
+	<-done
+	return err
 }
 
 // Usable reports whether the Tx may be used now.

@@ -55,23 +55,24 @@ type writer struct {
 	settle Settle
 	epoch  int64
 
-	begin, commitTx, rollback, check      *sql.Stmt
-	savepoint, release, undo              *sql.Stmt
-	advance, replace, entry, insert, hold *sql.Stmt
-	putFlow, putMemo, dropMemos           *sql.Stmt
-	nextRun, nextEntry, nextFlow          int64
-	flows                                 map[int64]*Flow
-	byID                                  map[string]*Flow
-	closing                               <-chan struct{}
-	degraded                              func(error) // told of trouble, and of its end with nil
-	smallWAL                              bool
-	inUser                                atomic.Int64 // the writer's goroutine while it is in a function of the user's
-	stmts                                 []*sql.Stmt
+	begin, commitTx, rollback, check                *sql.Stmt
+	savepoint, release, undo                        *sql.Stmt
+	advance, complete, replace, entry, insert, hold *sql.Stmt
+	putFlow, putMemo, dropMemos                     *sql.Stmt
+	nextRun, nextEntry, nextFlow                    int64
+	flows                                           map[int64]*Flow
+	byID                                            map[string]*Flow
+	closing                                         <-chan struct{}
+	failed                                          func() error // why nothing may be written any more
+	degraded                                        func(error)  // told of trouble, and of its end with nil
+	smallWAL                                        bool
+	inUser                                          atomic.Int64 // the writer's goroutine while it is in a function of the user's
+	images                                          []image      // of the last batch, to be used again
+	stmts                                           []*sql.Stmt
 }
 
 // prepare makes the writer's statements, once.
 func (w *writer) prepare() error {
-	insert := "INSERT INTO _segno_run (flow, " + runColumns + ") VALUES (" + marks(38) + ")"
 	putFlow := "INSERT INTO _segno_flow (flow, " + flowColumns + ") VALUES (" + marks(25) + `)
 ON CONFLICT (flow) DO UPDATE SET (` + flowColumns + `) = (` + excluded(flowColumns) + `)`
 	for _, p := range []struct {
@@ -81,7 +82,7 @@ ON CONFLICT (flow) DO UPDATE SET (` + flowColumns + `) = (` + excluded(flowColum
 		{&w.begin, "BEGIN IMMEDIATE"}, {&w.commitTx, "COMMIT"}, {&w.rollback, "ROLLBACK"},
 		{&w.check, "SELECT epoch FROM _segno_owner"},
 		{&w.savepoint, "SAVEPOINT segno_request"}, {&w.release, "RELEASE segno_request"}, {&w.undo, "ROLLBACK TO segno_request"},
-		{&w.advance, advanceSQL}, {&w.replace, replaceSQL}, {&w.entry, entrySQL}, {&w.insert, insert}, {&w.hold, holdSQL},
+		{&w.advance, advanceSQL}, {&w.replace, replaceSQL}, {&w.entry, entrySQL}, {&w.insert, insertSQL}, {&w.complete, completeSQL}, {&w.hold, holdSQL},
 		{&w.putFlow, putFlow}, {&w.putMemo, putMemoSQL}, {&w.dropMemos, dropMemosSQL},
 	} {
 		stmt, err := w.conn.PrepareContext(background, p.sql)
@@ -175,7 +176,9 @@ func (w *writer) serve(batch []*request) error {
 		case transient(err) && w.wait(pause, err):
 			pause = min(2*pause, maxPause)
 		default:
-			err = fmt.Errorf("%w: %w", ErrStoreFailed, err)
+			if !errors.Is(err, ErrFenced) && !errors.Is(err, ErrStoreFailed) {
+				err = fmt.Errorf("%w: %w", ErrStoreFailed, err)
+			}
 			answer(batch, err)
 			return err
 		}
@@ -202,7 +205,8 @@ var errAgain = errors.New("segno: batch to be repeated")
 
 // try runs a batch in one transaction and answers it after the commit.
 func (w *writer) try(batch []*request, careful bool) (rest []*request, err error) {
-	tx := &Tx{w: w}
+	tx := &Tx{w: w, images: w.images[:0]}
+	defer func() { w.images = tx.images }()
 	if err := w.open(); err != nil {
 		w.abandon(tx, nil)
 		return batch, err
@@ -213,7 +217,7 @@ func (w *writer) try(batch []*request, careful bool) (rest []*request, err error
 			continue
 		}
 		w.abandon(tx, batch[:i+1])
-		if !tx.lost {
+		if tx.lost == nil {
 			return batch, tx.broken
 		}
 		q.done <- q.err
@@ -223,7 +227,7 @@ func (w *writer) try(batch []*request, careful bool) (rest []*request, err error
 		w.abandon(tx, batch)
 		return batch, err
 	}
-	if _, err := w.commitTx.ExecContext(background); err != nil {
+	if err := w.commit(); err != nil {
 		w.abandon(tx, batch)
 		return batch, err
 	}
@@ -236,8 +240,20 @@ func (w *writer) try(batch []*request, careful bool) (rest []*request, err error
 	return nil, nil
 }
 
+// commit makes the batch durable, unless the store has failed meanwhile.
+func (w *writer) commit() error {
+	if err := w.failed(); err != nil {
+		return err
+	}
+	_, err := w.commitTx.ExecContext(background)
+	return err
+}
+
 // open begins the transaction, and makes sure that the file is still ours.
 func (w *writer) open() error {
+	if err := w.failed(); err != nil {
+		return err
+	}
 	if _, err := w.begin.ExecContext(background); err != nil {
 		return err
 	}

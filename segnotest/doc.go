@@ -1,0 +1,36 @@
+// Package segnotest helps to test programs that use segno.
+//
+// [CrashSweep] runs a scenario, kills it before and after every single commit,
+// starts it again on the same file, and fails unless it ends as it would have
+// without the kill. Time is fake (see [testing/synctest]): a scenario that
+// takes a day takes a moment. The database is a real file.
+//
+//	func TestOrdersSurviveCrashes(t *testing.T) {
+//		segnotest.CrashSweep(t, segnotest.Scenario{
+//			Register: func(s *segno.Scheduler, fx *segnotest.Effects) error {
+//				fulfil := segno.Workflow[State, Order]{Initial: Charge, Steps: segno.Steps[State, Order]{
+//					Charge: {Do: func(ctx context.Context, o *Order) (State, error) {
+//						fx.Do(ctx, "charge "+o.ID)
+//						return Ship, nil
+//					}},
+//					Ship: {Do: segno.Sleep[Order](time.Hour, Done)},
+//					Done: {Final: true},
+//				}}
+//				return s.Manual("orders", fulfil)
+//			},
+//			Drive: func(ctx context.Context, r *segno.RunningScheduler) error {
+//				_, err := r.Trigger(ctx, "orders", segno.Trigger{Key: "42", Input: Order{ID: "42"}})
+//				return err
+//			},
+//		})
+//	}
+//
+// Every kill makes a new incarnation of the program: Register is called anew,
+// with a new [Effects], and nothing that the last one had in memory may matter.
+// A step that is to fail once must therefore tell by what is durable, such as
+// its Info.Attempt, and Drive must be idempotent: trigger with a Key, and ask
+// the clock (see [At]) what lies behind.
+//
+// [Open] starts a scheduler on a temporary file that is stopped and checked at
+// the end of the test; [Check] checks any file, in use or not.
+package segnotest
