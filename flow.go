@@ -95,14 +95,16 @@ func flowInfo(f *store.Flow, now time.Time) FlowInfo {
 	info := FlowInfo{
 		ID: f.ID, Status: Status(f.Outcome), Schedule: f.Schedule, RunCount: f.Runs, LastRun: f.LastRun,
 		FailureStreak: f.Streak, NextRun: f.Next, LastError: f.LastError, Open: f.Open(false), Stuck: f.Stuck,
-		Paused: !f.Paused.IsZero(), PauseNote: f.PauseNote, PauseActor: f.PauseActor, PauseUntil: f.PauseUntil,
 		Orphaned: !f.Orphaned.IsZero(), OrphanedSince: f.Orphaned,
+	}
+	if !f.Paused.IsZero() && (f.PauseUntil.IsZero() || f.PauseUntil.After(now)) { // the row learns of its end with the next slot
+		info.Paused, info.PauseNote, info.PauseActor, info.PauseUntil = true, f.PauseNote, f.PauseActor, f.PauseUntil
 	}
 	if !f.GateUntil.IsZero() {
 		info.NextEligible = f.Gate(now)
 	}
 	switch {
-	case info.Status == StatusTripped, info.Paused && info.PauseUntil.IsZero():
+	case info.Status == StatusTripped, info.Paused:
 		info.NextRun = time.Time{}
 	}
 	if info.Status != StatusTripped && info.Open > 0 {

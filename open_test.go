@@ -443,3 +443,13 @@ func (c *tally) take() string {
 	c.words = nil
 	return said
 }
+
+// contains reports whether text has all the parts.
+func contains(text string, parts ...string) bool {
+	for _, part := range parts {
+		if !strings.Contains(text, part) {
+			return false
+		}
+	}
+	return true
+}

@@ -210,9 +210,12 @@ func (r *RunningScheduler) update(ctx context.Context, fn func(*store.Tx) error)
 func (r *RunningScheduler) DB() *sql.DB { return r.store.DB() }
 
 // Backup writes a consistent copy of the file to path while everything goes
-// on. It returns an error if path exists.
+// on. It returns fs.ErrExist if path exists.
 func (r *RunningScheduler) Backup(ctx context.Context, path string) error {
-	return r.store.Backup(ctx, path)
+	if err := r.store.Backup(ctx, path); err != nil {
+		return r.reading("backup to "+path, err)
+	}
+	return nil
 }
 
 // Health returns the worst of the store's and the resources' health: Degraded

@@ -63,7 +63,7 @@ func TestSweepCadence(t *testing.T) {
 // A restart keeps the phase and makes up for what passed meanwhile, once.
 func TestSweepCadenceOverDowntime(t *testing.T) {
 	register := sweepFlowOf(segno.Flow{Schedule: segno.Every(time.Minute)}, sweepTick)
-	sweep(t, segnotest.Scenario{
+	sweepAtLength(t, segnotest.Scenario{
 		Times:     true,
 		Register:  register,
 		Drive:     sweepUntil(30 * time.Second),
@@ -133,7 +133,7 @@ func TestSweepFixedDelay(t *testing.T) {
 
 // A run that is open, parked here, keeps slots from firing under Skip.
 func TestSweepOverlap(t *testing.T) {
-	sweep(t, segnotest.Scenario{
+	sweepAtLength(t, segnotest.Scenario{
 		Times: true,
 		Register: func(s *segno.Scheduler, fx *sweepFX) error {
 			return s.Every("f", sweepFlow{Initial: sA, Steps: sweepTable{
@@ -270,7 +270,7 @@ func TestSweepPauseAndResume(t *testing.T) {
 }
 
 func TestSweepPauseAndCatchUp(t *testing.T) {
-	sweep(t, segnotest.Scenario{
+	sweepAtLength(t, segnotest.Scenario{
 		Times:    true,
 		Register: sweepFlowOf(segno.Flow{Schedule: segno.Every(time.Minute)}, sweepTick),
 		Drive:    sweepPause(segno.Pause{Note: "night"}, segno.Resume{CatchUp: true}),
@@ -280,7 +280,7 @@ func TestSweepPauseAndCatchUp(t *testing.T) {
 
 // A pause that ends by itself.
 func TestSweepPauseUntil(t *testing.T) {
-	sweep(t, segnotest.Scenario{
+	sweepAtLength(t, segnotest.Scenario{
 		Times:    true,
 		Register: sweepFlowOf(segno.Flow{Schedule: segno.Every(time.Minute)}, sweepTick),
 		Drive: func(ctx context.Context, r *segno.RunningScheduler) error {

@@ -198,7 +198,7 @@ func TestSweepMemos(t *testing.T) {
 
 // A failed attempt keeps the memos of its visit.
 func TestSweepMemosOfFailedAttempts(t *testing.T) {
-	sweep(t, segnotest.Scenario{
+	sweepAtLength(t, segnotest.Scenario{
 		Times: true,
 		Register: sweepManual(func(fx *sweepFX) sweepFlow {
 			return sweepFlow{Initial: sA, Steps: sweepTable{
@@ -278,7 +278,7 @@ func TestSweepOnCommit(t *testing.T) {
 
 // A function that fails in its commit fails the attempt; nothing of it stands.
 func TestSweepOnCommitFails(t *testing.T) {
-	sweep(t, segnotest.Scenario{
+	sweepAtLength(t, segnotest.Scenario{
 		Times:   true,
 		Options: sweepSchema,
 		Register: sweepManual(func(fx *sweepFX) sweepFlow {

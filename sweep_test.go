@@ -36,29 +36,36 @@ type (
 	sweepFX    = segnotest.Effects
 )
 
-// long reports whether the long suites are asked for.
+// sweepLong reports whether the long suites are asked for.
 func sweepLong() bool { return os.Getenv("SEGNO_LONG") != "" }
 
-// sweep runs a scenario beside others.
+// sweep runs a scenario beside others; when the long suites are asked for, with
+// a second kill behind each, too.
 func sweep(t *testing.T, s segnotest.Scenario) {
 	t.Helper()
 	t.Parallel()
-	if sweepLong() {
-		t.Run("TwoCrashes", func(t *testing.T) {
-			two := s
-			two.Crashes = 2
-			segnotest.CrashSweep(t, two)
-		})
-	}
 	segnotest.CrashSweep(t, s)
+	if sweepLong() {
+		s.Crashes = 2
+		segnotest.CrashSweep(t, s)
+	}
 }
 
-// manual registers one manual flow "f" with the given sweepFlow.
+// sweepAtLength is sweep for a scenario of many commits: one of the long suites.
+func sweepAtLength(t *testing.T, s segnotest.Scenario) {
+	t.Helper()
+	if !sweepLong() {
+		t.Skip("set SEGNO_LONG=1 to run it")
+	}
+	sweep(t, s)
+}
+
+// sweepManual registers one manual flow "f" with the given sweepFlow.
 func sweepManual(make func(fx *sweepFX) sweepFlow) func(*segno.Scheduler, *sweepFX) error {
 	return func(s *segno.Scheduler, fx *sweepFX) error { return s.Manual("f", make(fx)) }
 }
 
-// trigger starts the run of "f" with the given key.
+// sweepTrigger starts the run of "f" with the given key.
 func sweepTrigger(key string) func(context.Context, *segno.RunningScheduler) error {
 	return func(ctx context.Context, r *segno.RunningScheduler) error {
 		_, err := r.Trigger(ctx, "f", segno.Trigger{Key: key})
@@ -66,7 +73,7 @@ func sweepTrigger(key string) func(context.Context, *segno.RunningScheduler) err
 	}
 }
 
-// doing makes a sweepStep that does what its name says and goes on.
+// sweepDo makes a sweepStep that does what its name says and goes on.
 func sweepDo(fx *sweepFX, name string, next sweepAt) segno.DoFunc[sweepAt, sweepData] {
 	return func(ctx context.Context, d *sweepData) (sweepAt, error) {
 		fx.Do(ctx, name)
@@ -75,7 +82,7 @@ func sweepDo(fx *sweepFX, name string, next sweepAt) segno.DoFunc[sweepAt, sweep
 	}
 }
 
-// undoing makes an undo that does what its name says.
+// sweepUndo makes an undo that does what its name says.
 func sweepUndo(fx *sweepFX, name string) func(context.Context, sweepData) error {
 	return func(ctx context.Context, d sweepData) error {
 		fx.Do(ctx, fmt.Sprintf("undo %s of %v", name, d.Log))
@@ -83,7 +90,7 @@ func sweepUndo(fx *sweepFX, name string) func(context.Context, sweepData) error 
 	}
 }
 
-// rest waits for a while of fake time, or for the end of the context.
+// sweepRest waits for a while of fake time, or for the end of the context.
 func sweepRest(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -97,7 +104,7 @@ func sweepRest(ctx context.Context, d time.Duration) error {
 
 var errSweep = errors.New("broken")
 
-// wantRun checks how a run ended; key may also be a slot's offset.
+// sweepRun checks how a run ended; key may also be a slot's offset.
 func sweepRun(flow, key, status, data string) func(o *segnotest.Outcome) error {
 	return func(o *segnotest.Outcome) error {
 		for _, r := range o.Runs {
@@ -113,7 +120,7 @@ func sweepRun(flow, key, status, data string) func(o *segnotest.Outcome) error {
 	}
 }
 
-// all joins checks.
+// sweepAll joins checks.
 func sweepAll(checks ...func(*segnotest.Outcome) error) func(*segnotest.Outcome) error {
 	return func(o *segnotest.Outcome) error {
 		var errs []error

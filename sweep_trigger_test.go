@@ -49,7 +49,7 @@ func TestSweepTriggerAtAndKey(t *testing.T) {
 
 // Five runs, two at a time: the rest is pending, in the order they came.
 func TestSweepPending(t *testing.T) {
-	sweep(t, segnotest.Scenario{
+	sweepAtLength(t, segnotest.Scenario{
 		Register: func(s *segno.Scheduler, fx *sweepFX) error {
 			return s.Add(segno.Flow{ID: "f", Overlap: segno.Allow(2), Workflow: sweepFlow{Initial: sA, Steps: sweepTable{
 				sA: {Do: func(ctx context.Context, d *sweepData) (sweepAt, error) {
@@ -151,7 +151,7 @@ func TestSweepTriggerInWrite(t *testing.T) {
 
 // Many runs of many kinds at once: the order of commits is left to chance.
 func TestSweepCrowd(t *testing.T) {
-	sweep(t, segnotest.Scenario{
+	sweepAtLength(t, segnotest.Scenario{
 		Options: sweepSchema,
 		Register: func(s *segno.Scheduler, fx *sweepFX) error {
 			named := func(ctx context.Context, d *sweepData, what string) { fx.Do(ctx, fmt.Sprintf("%s %d", what, d.N)) }

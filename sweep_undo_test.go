@@ -53,7 +53,7 @@ func sweepDid(names ...string) func(*segnotest.Outcome) error {
 // A rollback with an undo that is retried and one that fails goes on to its
 // end, and says what is left.
 func TestSweepDirtyRollback(t *testing.T) {
-	sweep(t, segnotest.Scenario{
+	sweepAtLength(t, segnotest.Scenario{
 		Times: true,
 		Register: sweepManual(func(fx *sweepFX) sweepFlow {
 			flaky := func(name string, good int) func(context.Context, sweepData) error {
@@ -195,7 +195,7 @@ func TestSweepRunTimeoutWhileDown(t *testing.T) {
 			sDone: {Final: true},
 		}}
 	})
-	sweep(t, segnotest.Scenario{
+	sweepAtLength(t, segnotest.Scenario{
 		Times:    true,
 		Register: register,
 		Drive: func(ctx context.Context, r *segno.RunningScheduler) error {
@@ -307,7 +307,7 @@ func sweepCutShort(o *segnotest.Outcome) {
 
 // CancelFlow takes all of a flow's runs, and the pause keeps its slots away.
 func TestSweepCancelFlow(t *testing.T) {
-	sweep(t, segnotest.Scenario{
+	sweepAtLength(t, segnotest.Scenario{
 		Times: true,
 		Register: func(s *segno.Scheduler, fx *sweepFX) error {
 			return s.Add(segno.Flow{ID: "f", Overlap: segno.Allow(1), Schedule: segno.Every(time.Minute), Workflow: sweepFlow{Initial: sA, Steps: sweepTable{

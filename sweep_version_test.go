@@ -65,7 +65,7 @@ func TestSweepMigrateAndRollBack(t *testing.T) {
 	s := sweepUpgrade(func(fx *sweepFX) sweepStep { return sweepStep{Do: sweepFail(fx)} })
 	s.Normalize = sweepJitter
 	s.Check = sweepAll(sweepRun("f", "1", "failed", `{"N":1}`), sweepDid("undo a of [a, migrated]"))
-	sweep(t, s)
+	sweepAtLength(t, s)
 }
 
 // The crash itself brings the new version: the run goes on there from wherever
@@ -106,13 +106,13 @@ func TestSweepStuckAndResume(t *testing.T) {
 	}
 	s.Then = append([]segnotest.Phase{{Register: blind}}, s.Then...)
 	s.Check = sweepAll(sweepRun("f", "1", "completed", `{"Log":["d"],"N":1}`), sweepDid("a", "d"))
-	sweep(t, s)
+	sweepAtLength(t, s)
 }
 
 // A flow that is not registered any more keeps its runs, for when it is again.
 func TestSweepOrphan(t *testing.T) {
 	register := sweepManual(sweepOld)
-	sweep(t, segnotest.Scenario{
+	sweepAtLength(t, segnotest.Scenario{
 		Times:    true,
 		Register: register,
 		Drive: func(ctx context.Context, r *segno.RunningScheduler) error {
@@ -137,7 +137,7 @@ func TestSweepScheduleChange(t *testing.T) {
 			return errSweep
 		})
 	}
-	sweep(t, segnotest.Scenario{
+	sweepAtLength(t, segnotest.Scenario{
 		Times:     true,
 		Register:  every(time.Minute),
 		Drive:     sweepUntil(70 * time.Second),

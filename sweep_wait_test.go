@@ -37,7 +37,7 @@ func TestSweepSnooze(t *testing.T) {
 
 // A snooze gives the attempts back, and the instant it names holds over restarts.
 func TestSweepSnoozeAndRetry(t *testing.T) {
-	sweep(t, segnotest.Scenario{
+	sweepAtLength(t, segnotest.Scenario{
 		Times: true,
 		Register: sweepManual(func(fx *sweepFX) sweepFlow {
 			retry := segno.Retry{Attempts: 2, Initial: 3 * time.Second, Multiplier: 1, Jitter: -1}
@@ -79,7 +79,7 @@ func TestSweepStopAndStart(t *testing.T) {
 			return errors.Join(err, segnotest.At(ctx, d))
 		}
 	}
-	sweep(t, segnotest.Scenario{
+	sweepAtLength(t, segnotest.Scenario{
 		Times:     true,
 		Register:  register,
 		Drive:     until(500 * time.Millisecond),
@@ -166,7 +166,7 @@ func TestSweepFastPoll(t *testing.T) {
 
 // Errors in a row are counted in the file; one more than tolerated is the step's.
 func TestSweepPollTolerates(t *testing.T) {
-	sweep(t, segnotest.Scenario{
+	sweepAtLength(t, segnotest.Scenario{
 		Times: true,
 		Register: sweepManual(func(fx *sweepFX) sweepFlow {
 			return sweepFlow{Initial: sA, Steps: sweepTable{

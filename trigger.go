@@ -109,6 +109,11 @@ func (r *RunningScheduler) trigger(tx *store.Tx, f *flow, t Trigger, input []byt
 		}
 	}
 	err := r.create(tx, f, row, &h, now)
+	if t.Reset { // the gate may have held back a slot
+		f.plan(row, now)
+		next := row.Next
+		tx.After(func() { r.alarm.before(next) })
+	}
 	return RunID(h.Run), err
 }
 

@@ -33,6 +33,10 @@ func check(path string) error {
 		return err
 	}
 	defer c.close()
+	return c.check()
+}
+
+func (c *checker) check() error {
 	c.pragmas()
 	c.runs()
 	c.histories()

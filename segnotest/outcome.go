@@ -79,17 +79,12 @@ func (o *Outcome) names() {
 	}
 }
 
-// readOutcome reads the end state of a file that nobody has open.
-func readOutcome(path string) (o *Outcome, err error) {
-	c, err := openChecker(path)
-	if err != nil {
-		return nil, err
-	}
-	defer c.close()
-	o = &Outcome{Tables: map[string][]string{}}
+// outcome reads the end state, of which the tables have been read already.
+func (c *checker) outcome(tables map[string][]string) (*Outcome, error) {
+	o := &Outcome{Tables: map[string][]string{}}
 	c.readRuns(o)
 	c.readFlows(o)
-	for name, rows := range c.tables() {
+	for name, rows := range tables {
 		if !strings.HasPrefix(name, "_segno_") {
 			o.Tables[name] = rows
 		}

@@ -129,19 +129,36 @@ func (v *variant) live(p *Phase) bool {
 	err := v.program(ctx, g, p)
 	killed := g.killed()
 	v.ends = append(v.ends, killed)
-	switch {
-	case !killed && err != nil:
-		v.t.Fatalf("killed %s: incarnation %d: %v", v, fx.incarnation, err)
-	case killed:
+	if killed {
 		v.where = append(v.where, g.where)
-		if changed := changes(g.left, v.contents()); changed != "" {
-			v.t.Fatalf("killed %s: a commit reached the file after the kill, in %s", v, changed)
-		}
+	} else if err != nil {
+		v.t.Fatalf("killed %s: incarnation %d: %v", v, fx.incarnation, err)
 	}
-	if err := check(v.path); err != nil {
-		v.t.Fatalf("killed %s: check behind incarnation %d:\n%v", v, fx.incarnation, err)
+	if err := v.inspect(g); err != nil {
+		v.t.Fatalf("killed %s: the file behind incarnation %d: %v", v, fx.incarnation, err)
 	}
 	return !killed
+}
+
+// inspect reads what the incarnation has left, which must be sound and, if it
+// was killed, as it was then.
+func (v *variant) inspect(g *gate) error {
+	c, err := openChecker(v.path)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	tables := c.tables()
+	if changed := changes(g.left, tables); g.dead && changed != "" {
+		return fmt.Errorf("a commit reached it after the kill, in %s", changed)
+	}
+	if err := c.check(); err != nil {
+		return err
+	}
+	if !g.dead {
+		v.outcome, err = c.outcome(tables)
+	}
+	return err
 }
 
 // program starts the scheduler, does what the program does, and stops it.
@@ -227,12 +244,9 @@ func changes(before, behind map[string][]string) string {
 	return strings.Join(names, ", ")
 }
 
-// finish reads how it all ended.
+// finish makes up the outcome of the last incarnation's.
 func (v *variant) finish() {
-	o, err := readOutcome(v.path)
-	if err != nil {
-		v.t.Fatalf("killed %s: reading the outcome: %v", v, err)
-	}
+	o := v.outcome
 	o.Crashes, o.Effects, v.loose = v.crashes, maps.Clone(v.rec.counts), v.rec.loose
 	if v.s.Normalize != nil {
 		v.s.Normalize(o)
@@ -240,7 +254,6 @@ func (v *variant) finish() {
 	if v.s.Check != nil {
 		v.wrong = v.s.Check(o)
 	}
-	v.outcome = o
 }
 
 // compare says what is wrong with a killed variant.

@@ -25,14 +25,17 @@ var (
 	ErrConflict = errors.New("segno: the run has moved on")
 )
 
-// primary returns SQLite's primary result code of err, 0 for other errors.
-func primary(err error) int {
+// code returns SQLite's extended result code of err, 0 for other errors.
+func code(err error) int {
 	var e *sqlite.Error
 	if errors.As(err, &e) {
-		return e.Code() & 0xff
+		return e.Code()
 	}
 	return 0
 }
+
+// primary returns SQLite's primary result code of err, 0 for other errors.
+func primary(err error) int { return code(err) & 0xff }
 
 // transient reports whether nothing was committed and a retry may help.
 func transient(err error) bool {
@@ -45,6 +48,9 @@ func transient(err error) bool {
 
 // fatal reports whether the handle can no longer be trusted.
 func fatal(err error) bool {
+	if code(err) == lib.SQLITE_CORRUPT_VTAB {
+		return false // a full-text index of the user's that does not fit its table
+	}
 	switch primary(err) {
 	case lib.SQLITE_IOERR, lib.SQLITE_CORRUPT, lib.SQLITE_NOTADB, lib.SQLITE_READONLY, lib.SQLITE_CANTOPEN, lib.SQLITE_PROTOCOL:
 		return true

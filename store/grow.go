@@ -49,6 +49,9 @@ func (w *writer) growWAL() (more bool, err error) {
 	if err == nil {
 		err = f.Sync()
 	}
+	if err != nil {
+		_ = f.Truncate(st.Size()) // the last of the space is for others, and for the next checkpoint
+	}
 	return err == nil, err
 }
 

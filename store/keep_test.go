@@ -81,7 +81,7 @@ func TestBackupRefusesWhatIsThere(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, target := range []string{file, dir, s.path} {
-		says(t, s.Backup(ctx, target), fs.ErrExist, target, "name of a new file")
+		says(t, s.Backup(ctx, target), fs.ErrExist, "name of a new file")
 	}
 	if b, err := os.ReadFile(file); string(b) != "precious" {
 		t.Errorf("the file: got = %q (%v), want it untouched", b, err)
@@ -94,12 +94,10 @@ func TestBackupThatFailsLeavesNothing(t *testing.T) {
 	missing := filepath.Join(dir, "no such folder", "copy.db")
 	if err := s.Backup(ctx, missing); err == nil {
 		t.Error("into a missing folder: got = nil, want an error")
-	} else {
-		says(t, err, err, missing)
 	}
 	gone, cancel := context.WithCancel(ctx)
 	cancel()
-	says(t, s.Backup(gone, filepath.Join(dir, "copy.db")), context.Canceled, "copy.db")
+	says(t, s.Backup(gone, filepath.Join(dir, "copy.db")), context.Canceled)
 	if files, _ := os.ReadDir(dir); len(files) != 0 {
 		t.Errorf("left behind: got = %v, want nothing", files)
 	}

@@ -83,17 +83,18 @@ func (tx *Tx) letGo(h engine.Head, now time.Time, blamed bool) error {
 	if after.Wake.After(now) { // the clock was stepped back
 		after.Wake = now
 	}
+	died := "the process died in an undo"
 	if h.Status == engine.Running {
-		after.Status = engine.Pending
+		after.Status, died = engine.Pending, "the process died in this visit"
+		after.Uncertain = h.Uncertain || executing(&h, now)
 	}
-	after.Uncertain = h.Uncertain || executing(&h, now)
 	if !blamed {
 		return tx.Replace(h, after)
 	}
 	after.Crashes++
 	err := tx.Replace(h, after, engine.Entry{
 		Kind: engine.KindCrash, State: h.State, Visit: h.Visit, Attempt: h.Attempt, At: now,
-		Error: "the process died in this visit", Uncertain: true,
+		Error: died, Uncertain: after.Uncertain,
 	})
 	return err
 }

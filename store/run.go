@@ -74,7 +74,8 @@ func (tx *Tx) commit(c *engine.Change) error {
 	}
 	tx.counted(c.Before, &c.After)
 	for _, fn := range c.OnCommit {
-		if err := tx.User(c.After.Flow+" "+c.Before.State, func() error { return fn(tx) }); err != nil {
+		err := tx.User("OnCommit", func() error { return fn(tx) }, "flow", c.After.Flow, "run", c.After.Run, "state", c.Before.State)
+		if err != nil {
 			return &engine.OnCommitError{Err: err}
 		}
 	}

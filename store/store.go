@@ -341,7 +341,7 @@ func (s *Store) DB() *sql.DB { return s.users.DB }
 // Backup writes a consistent copy of the file to path, which must not exist.
 func (s *Store) Backup(ctx context.Context, path string) error {
 	if _, err := os.Stat(path); err == nil {
-		return fmt.Errorf("backup to %s: %w; give the name of a new file", path, fs.ErrExist)
+		return fmt.Errorf("%w; give the name of a new file", fs.ErrExist)
 	}
 	part := path + ".part"
 	_ = os.Remove(part)
@@ -354,9 +354,8 @@ func (s *Store) Backup(ctx context.Context, path string) error {
 	}
 	if err != nil {
 		_ = os.Remove(part)
-		return fmt.Errorf("backup to %s: %w", path, err)
 	}
-	return nil
+	return err
 }
 
 func syncFile(path string) error {

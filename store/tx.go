@@ -259,7 +259,7 @@ func (tx *Tx) admit(query string) error {
 // (ON CONFLICT ROLLBACK does): then nothing more may run, it would commit by itself.
 func (tx *Tx) probe(err error) error {
 	switch primary(err) {
-	case lib.SQLITE_BUSY, lib.SQLITE_LOCKED, lib.SQLITE_INTERRUPT: // its own doing: the write lock is ours
+	case lib.SQLITE_BUSY, lib.SQLITE_LOCKED, lib.SQLITE_INTERRUPT, lib.SQLITE_NOMEM: // its own doing: the write lock is ours
 	default:
 		_ = tx.note(err)
 	}
@@ -275,14 +275,15 @@ func (tx *Tx) probe(err error) error {
 }
 
 // User calls a function of the user's, whose panic is an error, inside a
-// savepoint by which it is seen whether the transaction still stands.
-func (tx *Tx) User(what string, fn func() error) error {
+// savepoint by which it is seen whether the transaction still stands. What is
+// logged of it has the given attributes.
+func (tx *Tx) User(what string, fn func() error, attrs ...any) error {
 	if _, err := tx.do("SAVEPOINT segno_user"); err != nil {
 		return err
 	}
 	tx.opened = &userState{}
 	start := time.Now()
-	hung := time.AfterFunc(hungUser, func() { tx.w.logHung(what) })
+	hung := time.AfterFunc(hungUser, func() { tx.w.logHung(what, attrs) })
 	err := safely(func() error {
 		tx.w.inUser.Store(goroutine())
 		defer tx.w.inUser.Store(0)
@@ -290,7 +291,7 @@ func (tx *Tx) User(what string, fn func() error) error {
 	})
 	hung.Stop()
 	if d := time.Since(start); d > slowUser {
-		tx.w.log.Warn("segno: a function inside a commit is slow; every run waits for it", "of", what, "took", d)
+		tx.w.log.Warn("segno: a function inside a commit is slow; every run waits for it", append([]any{"of", what, "took", d}, attrs...)...)
 	}
 	tx.closeUser()
 	if tx.broken != nil {
@@ -333,10 +334,10 @@ func (tx *Tx) unresolved() error {
 	return err
 }
 
-func (w *writer) logHung(what string) {
+func (w *writer) logHung(what string, attrs []any) {
 	buf := make([]byte, 1<<16)
 	w.log.Error("segno: a function inside a commit does not return; nothing is written meanwhile",
-		"of", what, "stacks", string(buf[:runtime.Stack(buf, true)]))
+		append([]any{"of", what, "stacks", string(buf[:runtime.Stack(buf, true)])}, attrs...)...)
 }
 
 // goroutine returns the id of the calling goroutine. It is used for nothing but

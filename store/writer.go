@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+
+	lib "modernc.org/sqlite/lib"
 )
 
 const (
@@ -190,6 +192,9 @@ func (w *writer) serve(batch []*request) error {
 func (w *writer) wait(d time.Duration, err error) bool {
 	w.degraded(err)
 	w.log.Warn("segno: commit put off, nothing is lost", "error", err, "pause", d)
+	if primary(err) == lib.SQLITE_FULL { // perhaps it is the WAL that fills the disk: what is in the database can be overwritten
+		_, _ = w.conn.ExecContext(background, "PRAGMA wal_checkpoint(PASSIVE)")
+	}
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"strconv"
 	"strings"
@@ -170,6 +171,9 @@ func TestOneRequestFailsAlone(t *testing.T) {
 			}
 			return exec(tx, "DROP TABLE t")
 		}, nil, []string{"locked"}},
+		{"full-text index out of step with its table", func(tx *Tx) error {
+			return exec(tx, "INSERT INTO search (search, rank) VALUES ('integrity-check', 1)")
+		}, nil, []string{"malformed"}},
 		{"refused statement", func(tx *Tx) error { return exec(tx, "COMMIT") }, ErrTx, []string{"COMMIT", "shared"}},
 		{"syntax error", func(tx *Tx) error { return exec(tx, "INSERT INTO") }, nil, []string{"incomplete input"}},
 	} {
@@ -179,6 +183,7 @@ func TestOneRequestFailsAlone(t *testing.T) {
 				must(t, s, "CREATE TABLE t (x TEXT PRIMARY KEY)", "INSERT INTO t VALUES ('taken')",
 					"CREATE TABLE parent (x TEXT PRIMARY KEY)",
 					"CREATE TABLE child (x TEXT REFERENCES parent (x) DEFERRABLE INITIALLY DEFERRED)",
+					"CREATE TABLE doc (x TEXT)", "CREATE VIRTUAL TABLE search USING fts5 (x, content = 'doc')", "INSERT INTO doc VALUES ('text')",
 					"CREATE TABLE guarded (x)",
 					"CREATE TRIGGER guard BEFORE INSERT ON guarded BEGIN SELECT RAISE(ROLLBACK, 'keep out'); END")
 				a, b := addRun(t, s, "f"), addRun(t, s, "f")
@@ -304,6 +309,89 @@ func TestHooksOfARequestFollowItsCommit(t *testing.T) {
 				t.Errorf("%s: got = %d arranged and %d done after the commit, want %d of both", name, balance[name], kept[name], want)
 			}
 		}
+	})
+}
+
+// A function on the writer that waited for the writer would wait for ever.
+func TestWaitingForAnotherCommitIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := fresh(t)
+		h := addRun(t, s, "f")
+		says(t, s.write(func(*Tx) error { return s.write(func(*Tx) error { return nil }) }), ErrTx, "use its Tx")
+		says(t, s.write(func(*Tx) error { return s.Commit(ctx, transition(h, "b")) }), ErrTx, "use its Tx")
+		must(t, s, "CREATE TABLE t (x)")
+	})
+}
+
+// Whatever many do at the same time: what was acknowledged is there, what was
+// refused is not.
+func TestManyRequestsAtOnce(t *testing.T) {
+	s := fresh(t)
+	must(t, s, "CREATE TABLE t (x TEXT PRIMARY KEY)", "INSERT INTO t VALUES ('taken')")
+	const workers, rounds = 8, 60
+	var acked, refused sync.Map
+	var wg sync.WaitGroup
+	for worker := range workers {
+		h := addRun(t, s, "f")
+		random := rand.New(rand.NewPCG(1, uint64(worker)))
+		wg.Go(func() {
+			for round := range rounds {
+				value, way := fmt.Sprintf("%d/%d", worker, round), random.IntN(8)
+				err := s.write(func(tx *Tx) error {
+					if _, err := tx.Exec("INSERT INTO t VALUES (?)", value); err != nil {
+						return err
+					}
+					switch way {
+					case 0:
+						return errors.New("no")
+					case 1:
+						panic("boom")
+					case 2:
+						_, err := tx.Exec("INSERT INTO t VALUES ('taken')")
+						return err
+					case 3:
+						_, _ = tx.Exec("INSERT OR ROLLBACK INTO t VALUES ('taken')")
+					case 4:
+						_, err := tx.Query("SELECT x FROM t")
+						return err
+					}
+					return nil
+				})
+				if err == nil {
+					acked.Store(value, way)
+				} else {
+					refused.Store(value, way)
+				}
+				if (err != nil) != (way < 4) {
+					t.Errorf("way %d: got = %v", way, err)
+				}
+				c := transition(h, "b")
+				if way == 5 {
+					c.Before.Seq--
+					if err := s.Commit(ctx, c); err != ErrConflict {
+						t.Errorf("stale transition: got = %v, want %v", err, ErrConflict)
+					}
+					continue
+				}
+				if err := s.Commit(ctx, c); err != nil {
+					t.Errorf("transition: got = %v, want nil", err)
+					return
+				}
+				h = c.After
+			}
+		})
+	}
+	wg.Wait()
+	there, _ := lines(t, s.DB(), "SELECT x FROM t WHERE x <> 'taken'")
+	for _, value := range there {
+		if way, bad := refused.Load(value); bad {
+			t.Errorf("%s of way %d: got = a row, want none: it was refused", value, way)
+		}
+		acked.Delete(value)
+	}
+	acked.Range(func(value, way any) bool {
+		t.Errorf("%s of way %d: got = no row, want one: it was acknowledged", value, way)
+		return true
 	})
 }
 

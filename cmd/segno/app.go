@@ -124,7 +124,7 @@ func (a *app) reader(fn func(ctx context.Context, r *segno.Reader, args []string
 		if err != nil {
 			return failed(err, unopened(path, err))
 		}
-		defer r.Close()
+		defer func() { _ = r.Close() }()
 		return fn(cmd.Context(), r, args)
 	}
 }

@@ -80,7 +80,7 @@ func checkJournalMode(_ context.Context, r *segno.Reader) []finding {
 	if err != nil {
 		return unread(name, err)
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	var header [100]byte
 	if _, err := io.ReadFull(f, header[:]); err != nil {
 		return unread(name, err)

@@ -42,7 +42,7 @@ func (a *app) complete(cmd *cobra.Command, args []string, ask func(*segno.Reader
 	if err != nil {
 		return nil, none
 	}
-	defer r.Close()
+	defer func() { _ = r.Close() }()
 	out, err := ask(r)
 	if err != nil {
 		return nil, none

@@ -61,7 +61,7 @@ func (a *app) diagnose(ctx context.Context) error {
 	case err != nil:
 		d.add(finding{"file", serious, plain(err.Error()), "as the text says; the other checks need a file that opens"})
 	default:
-		defer r.Close()
+		defer func() { _ = r.Close() }()
 		d.File = r.Path()
 		for _, check := range checks {
 			d.add(check(ctx, r)...)

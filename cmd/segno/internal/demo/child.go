@@ -32,7 +32,7 @@ func spawn(ctx context.Context, j job) (*child, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }()
 	c.cmd.Stderr = log
 	stdout, err := c.pipes()
 	if err == nil {
@@ -45,7 +45,10 @@ func spawn(ctx context.Context, j job) (*child, error) {
 	if err := json.NewEncoder(c.stdin).Encode(j); err != nil {
 		return nil, errors.Join(err, c.end())
 	}
-	return c, c.await(ctx, j)
+	if err := c.await(ctx, j); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 func (c *child) pipes() (stdout io.Reader, err error) {
@@ -66,6 +69,7 @@ func (c *child) watch(stdout io.Reader) {
 	close(c.exited)
 }
 
+// await returns when the worker is at work; after an error it is gone.
 func (c *child) await(ctx context.Context, j job) error {
 	select {
 	case <-c.ready:

@@ -67,7 +67,7 @@ func readFacts(path string, offset int64, line, n int) (facts []fact, behind int
 	if err != nil {
 		return nil, 0, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	if _, err := f.Seek(offset, io.SeekStart); err != nil {
 		return nil, 0, err
 	}

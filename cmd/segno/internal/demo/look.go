@@ -14,7 +14,7 @@ func (s *supervisor) lookYourself(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer r.Close()
+	defer func() { _ = r.Close() }()
 	back, err := r.Runs(ctx, segno.RunFilter{Flow: "orders", Status: []segno.RunStatus{segno.RunFailed}, Limit: 1})
 	if err != nil {
 		return err

@@ -28,7 +28,7 @@ var (
 	}}
 	inRollback = moment{
 		name: "in the middle of a rollback",
-		come: func(v *view, _ time.Duration) bool { return v.undoing > 0 },
+		come: func(v *view, waited time.Duration) bool { return v.undoing > 0 && waited > time.Second },
 		gone: func(v *view) bool { return v.open == 0 },
 	}
 )

@@ -50,7 +50,7 @@ func Prove(ctx context.Context, db, input string, kills int) ([]Finding, error) 
 	if err != nil {
 		return nil, err
 	}
-	defer r.Close()
+	defer func() { _ = r.Close() }()
 	p := &proof{r: r, name: sourceName(input), kills: kills}
 	if p.facts, err = readAll(input); err != nil {
 		return nil, err

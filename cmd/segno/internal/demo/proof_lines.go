@@ -1,8 +1,10 @@
 package demo
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -34,15 +36,23 @@ func (p *proof) lines(ctx context.Context) (string, error) {
 	for kind := range counted {
 		kinds[kind] += 0
 	}
-	var text []string
 	for kind, n := range kinds {
 		if counted[kind] != n {
 			bad.add("the counter of kind %s is %d, the input has %d", kind, counted[kind], n)
 		}
-		text = append(text, fmt.Sprintf("%s %s", thousands(n), kind))
 	}
-	slices.Sort(text)
-	return fmt.Sprintf("%s, %s (%s): facts, checksums and counters agree with it", p.name, many(len(p.facts), "line"), strings.Join(text, ", ")), bad.err()
+	return fmt.Sprintf("%s, %s (%s): facts, checksums and counters agree with it", p.name, many(len(p.facts), "line"), listKinds(kinds)), bad.err()
+}
+
+// listKinds lists kinds of lines, the most frequent first.
+func listKinds(kinds map[string]int) string {
+	names := slices.SortedFunc(maps.Keys(kinds), func(a, b string) int {
+		return cmp.Or(cmp.Compare(kinds[b], kinds[a]), cmp.Compare(a, b))
+	})
+	for i, kind := range names {
+		names[i] = thousands(kinds[kind]) + " " + kind
+	}
+	return strings.Join(names, ", ")
 }
 
 // ingested returns the facts that were written, by line, and the counters.

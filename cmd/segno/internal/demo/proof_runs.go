@@ -12,38 +12,52 @@ import (
 // chained, and compares with all entries there are.
 func (p *proof) transitions(ctx context.Context) (string, error) {
 	var bad faults
-	entries, crashes := map[segno.RunID]int{}, 0
-	err := p.rows(ctx, "SELECT run, count(*) FROM segno_log GROUP BY run", func(scan func(...any) error) error {
-		var run segno.RunID
-		var n int
-		err := scan(&run, &n)
-		entries[run] = n
-		return err
-	})
+	chains, sizes, err := p.journals(ctx)
 	if err != nil {
 		return "", err
 	}
-	total, visits := 0, 0
+	total, visits, crashes := 0, 0, 0
 	for i := range p.runs {
 		run := &p.runs[i]
-		history, err := p.r.History(ctx, run.ID)
-		if err != nil {
-			return "", err
-		}
-		if err := followed(run, history); err != nil {
+		chain := chains[run.ID]
+		if err := followed(run, chain); err != nil {
 			bad.add("run %d of %s: %w", run.ID, run.Flow, err)
 		}
-		if len(history) != entries[run.ID] {
-			bad.add("run %d of %s: the journal has %d entries, its chain %d", run.ID, run.Flow, entries[run.ID], len(history))
+		if len(chain) != sizes[run.ID] {
+			bad.add("run %d of %s: the journal has %d entries, its chain %d", run.ID, run.Flow, sizes[run.ID], len(chain))
 		}
-		total += len(history)
-		for _, e := range history {
+		total += len(chain)
+		for _, e := range chain {
 			visits += b2i(e.Kind == "enter")
 			crashes += b2i(e.Kind == "crash")
 		}
 	}
 	return fmt.Sprintf("%s, %s journal entries: %s, each one above the one before; %s went on after a kill",
 		many(len(p.runs), "run"), thousands(total), many(visits, "visit"), many(crashes, "visit")), bad.err()
+}
+
+// journals returns the chain of entries of every run, and how many entries the
+// journal has of it.
+func (p *proof) journals(ctx context.Context) (chains map[segno.RunID][]segno.Entry, sizes map[segno.RunID]int, err error) {
+	chains, sizes = map[segno.RunID][]segno.Entry{}, map[segno.RunID]int{}
+	err = p.rows(ctx, "SELECT run, id, visit, kind, state FROM segno_history", func(scan func(...any) error) error {
+		var run segno.RunID
+		var e segno.Entry
+		err := scan(&run, &e.ID, &e.Visit, &e.Kind, &e.State)
+		chains[run] = append(chains[run], e)
+		return err
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	err = p.rows(ctx, "SELECT run, count(*) FROM segno_log GROUP BY run", func(scan func(...any) error) error {
+		var run segno.RunID
+		var n int
+		err := scan(&run, &n)
+		sizes[run] = n
+		return err
+	})
+	return chains, sizes, err
 }
 
 func b2i(b bool) int {

@@ -89,7 +89,7 @@ func (s *supervisor) work(ctx context.Context) (err error) {
 	if err := os.WriteFile(upstream(s.cfg.DB), nil, 0o600); err != nil {
 		return err
 	}
-	defer os.Remove(upstream(s.cfg.DB))
+	defer func() { _ = os.Remove(upstream(s.cfg.DB)) }()
 	if err := s.start(ctx, nil); err != nil {
 		return err
 	}
@@ -98,7 +98,7 @@ func (s *supervisor) work(ctx context.Context) (err error) {
 	if s.reader, err = segno.OpenReader(ctx, s.cfg.DB); err != nil {
 		return err
 	}
-	defer s.reader.Close()
+	defer func() { _ = s.reader.Close() }()
 	if err := s.watch(ctx); err != nil {
 		return err
 	}
@@ -106,9 +106,12 @@ func (s *supervisor) work(ctx context.Context) (err error) {
 }
 
 // start starts a worker, after a kill or for the first time.
-func (s *supervisor) start(ctx context.Context, k *kill) (err error) {
+func (s *supervisor) start(ctx context.Context, k *kill) error {
 	s.job.Kill = k
-	s.child, err = spawn(ctx, s.job)
+	c, err := spawn(ctx, s.job)
+	if err == nil {
+		s.child = c
+	}
 	return err
 }
 

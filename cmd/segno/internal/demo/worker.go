@@ -42,6 +42,9 @@ const (
 	stop       = "stop"
 )
 
+// stopTime is how long a worker may take to stop.
+const stopTime = 5 * time.Second
+
 // worker is the process that gets killed: a program like any that uses segno.
 type worker struct {
 	job      job
@@ -68,7 +71,9 @@ func Work(ctx context.Context, stdin io.Reader, stdout, stderr io.Writer) error 
 		fmt.Fprintln(stdout, ready)
 		err = obey(ctx, running, commands(in))
 	}
-	return errors.Join(err, running.Stop(context.WithoutCancel(ctx)))
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
+	defer cancel()
+	return errors.Join(err, running.Stop(ctx))
 }
 
 // start registers the four flows and opens the file.
@@ -90,12 +95,12 @@ func (w *worker) start(ctx context.Context, log *slog.Logger) (*segno.RunningSch
 // begin writes down what it finds after a kill, then asks for the work. The
 // keys make that safe to repeat: a run that is there already is not started again.
 func (w *worker) begin(ctx context.Context, running *segno.RunningScheduler) error {
+	defer close(w.returned)
 	if w.job.Kill != nil {
 		if err := w.comeBack(ctx, running); err != nil {
 			return err
 		}
 	}
-	close(w.returned)
 	now := time.Now()
 	return running.Write(ctx, func(tx segno.Tx) error {
 		_, err := tx.Trigger("ingest", segno.Trigger{Key: "input", Input: Ingest{Chunk: w.job.Chunk}})

@@ -1,5 +1,0 @@
-//go:build unix
-
-package segno_test
-
-func killHistory(c *killChild) {}
