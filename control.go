@@ -194,7 +194,12 @@ func (r *RunningScheduler) ResumeRun(ctx context.Context, id RunID) error {
 		if h.Status != engine.Stuck {
 			return fmt.Errorf("%w: it is %s, not stuck", ErrConfig, h.Status)
 		}
-		tx.After(func() { r.alarm.before(now) })
+		tx.After(func() {
+			if h.Crashes >= store.SuspectAfter {
+				r.suspects.Store(true)
+			}
+			r.alarm.before(now)
+		})
 		return unstick(tx, h, now)
 	})
 }

@@ -184,12 +184,11 @@ func (r *RunningScheduler) cleared(run int64) {
 // dispatchSuspect resumes one suspect, behind all others, unless the one
 // before it is still being watched.
 func (r *RunningScheduler) dispatchSuspect(ctx context.Context, now time.Time) error {
-	if !r.suspects || !r.suspect.window(now).IsZero() || r.isStopping() {
+	if !r.suspects.Load() || !r.suspect.window(now).IsZero() || r.isStopping() {
 		return nil
 	}
 	suspects, err := r.store.Suspects(ctx, now)
-	r.suspects = err != nil || len(suspects) > 0
-	if !r.suspects || err != nil {
+	if err != nil {
 		return err
 	}
 	for _, h := range suspects {

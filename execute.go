@@ -66,6 +66,9 @@ func (r *RunningScheduler) report(h *engine.Head) {
 		r.logEnd(h)
 		return
 	}
+	if h.Crashes >= store.SuspectAfter {
+		r.suspects.Store(true) // it comes back
+	}
 	r.alarm.before(h.Wake)
 }
 

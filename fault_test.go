@@ -794,6 +794,7 @@ func TestOnCommitThatGoesWrongFailsItsAttempt(t *testing.T) {
 		"trigger that is no JSON": func(tx segno.Tx) error { _, err := tx.Trigger("f", segno.Trigger{Input: make(chan int)}); return err },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				path := filepath.Join(t.TempDir(), "a.db")
 				var attempts atomic.Int64
@@ -802,7 +803,7 @@ func TestOnCommitThatGoesWrongFailsItsAttempt(t *testing.T) {
 					Do: func(ctx context.Context, d *faultData) (faultState, error) {
 						if d.Blob == "neighbour" {
 							return "second", segno.OnCommit(ctx, func(tx segno.Tx) error {
-								return exec(tx, fmt.Sprintf("INSERT INTO t VALUES ('neighbour %d')", segno.InfoFrom(ctx).Run))
+								return exec(tx, fmt.Sprintf("INSERT INTO t VALUES ('neighbour %02d')", segno.InfoFrom(ctx).Run))
 							})
 						}
 						good := attempts.Add(1) == 3
@@ -841,7 +842,7 @@ func TestOnCommitThatGoesWrongFailsItsAttempt(t *testing.T) {
 				}
 				want := "behind,"
 				for _, id := range append(ids[:4:4], ids[5:]...) {
-					want += fmt.Sprintf("neighbour %d,", id)
+					want += fmt.Sprintf("neighbour %02d,", id)
 				}
 				if got := faultRows(t, r.DB()); got != want+"own,taken" {
 					t.Errorf("rows: got = %s, want %sown,taken", got, want)

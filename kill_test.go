@@ -432,13 +432,6 @@ func (l *killLife) wait() (killed bool) {
 	_ = l.cmd.Wait()
 	l.over = true
 	l.stdin.Close()
-	if os.Getenv("KDEBUG") != "" {
-		for _, line := range strings.Split(l.stderr.String(), "\n") {
-			if strings.Contains(line, "level=ERROR") || strings.Contains(line, "level=WARN") {
-				l.rig.t.Log(line)
-			}
-		}
-	}
 	if strings.Contains(l.stderr.String(), "DATA RACE") {
 		l.rig.t.Errorf("life %d: data race", l.rig.plan.Life)
 	}

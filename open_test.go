@@ -120,7 +120,7 @@ func (b *bed) tryStart(ctx context.Context, flows ...segno.Flow) (*live, error) 
 	dead := new(atomic.Bool)
 	run, err := s.Start(crashpoint.With(ctx, func(commit func() error) error {
 		if dead.Load() {
-			return errors.New("test: the process is dead")
+			return fmt.Errorf("%w: the process is dead", segno.ErrStoreFailed)
 		}
 		b.commits.Add(1)
 		return commit()

@@ -199,7 +199,8 @@ func (r *RunningScheduler) letGo(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.suspectFor, r.suspects = rec.SuspectFor, rec.Suspects > 0
+	r.suspectFor = rec.SuspectFor
+	r.suspects.Store(rec.Suspects > 0)
 	r.log.Info("segno: started", "path", r.store.Path(), "clean", rec.Clean, "interrupted", rec.Interrupted,
 		"crashes", rec.Counted, "past_deadline", rec.Overdue)
 	return nil

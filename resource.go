@@ -103,7 +103,7 @@ func (rs *resources) setUp(ctx context.Context) error {
 			return err
 		})
 		if err != nil {
-			return errors.Join(fmt.Errorf("resource %q: %w", r.Key, err), rs.tearDown(ctx))
+			return errors.Join(fmt.Errorf("resource %q: %w", r.Key, err), rs.tearDown(context.WithoutCancel(ctx)))
 		}
 		rs.values[r.Key] = v
 		rs.up++

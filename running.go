@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/segnodev/segno/engine"
@@ -39,7 +40,7 @@ type RunningScheduler struct {
 	hurry    chan struct{} // closed when a Stop's patience has ended
 	endErr   error         // set before ended is closed
 	nextLook time.Time     // of the dispatcher at the lock
-	suspects bool          // there may be some to resume; the dispatcher's own
+	suspects atomic.Bool   // some run is, or was, a suspect
 
 	mu      sync.Mutex // guards what follows
 	live    map[*engine.Run]*flow

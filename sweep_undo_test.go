@@ -297,6 +297,31 @@ func TestSweepCancelProtected(t *testing.T) {
 	})
 }
 
+// A rollback cannot be cancelled: the run has failed, and that it stays.
+func TestSweepCancelInRollback(t *testing.T) {
+	sweep(t, segnotest.Scenario{
+		Times: true,
+		Register: sweepManual(func(fx *sweepFX) sweepFlow {
+			return sweepFlow{Initial: sA, Steps: sweepTable{
+				sA: {Do: sweepDo(fx, "a", sB), UndoRetry: segno.Retry{Attempts: 3, Initial: 5 * time.Second, Jitter: -1},
+					Undo: func(ctx context.Context, _ sweepData) error {
+						n := segno.InfoFrom(ctx).Attempt
+						fx.Do(ctx, fmt.Sprint("undo try ", n))
+						if n < 3 {
+							return errSweep
+						}
+						return nil
+					}},
+				sB:    {Do: sweepFail(fx)},
+				sDone: {Final: true},
+			}}
+		}),
+		Drive:     sweepCancel(2*time.Second, segno.Trigger{}),
+		Normalize: sweepJitter,
+		Check:     sweepAll(sweepRun("f", "1", "failed", `{"Log":["a"]}`), sweepDid("undo try 3")),
+	})
+}
+
 // sweepCutShort leaves out what depends on how far the step came.
 func sweepCutShort(o *segnotest.Outcome) {
 	for i := range o.Runs {

@@ -120,6 +120,40 @@ func TestSweepStopInStep(t *testing.T) {
 	})
 }
 
+// A stop in a hurry ends the step's context. That is no failure of the step:
+// its attempt is made again.
+func TestSweepHurriedStop(t *testing.T) {
+	register := sweepManual(func(fx *sweepFX) sweepFlow {
+		return sweepFlow{Initial: sA, Steps: sweepTable{
+			sA: {Do: func(ctx context.Context, _ *sweepData) (sweepAt, error) {
+				if segnotest.Now() < time.Minute {
+					fx.Do(ctx, "cut short")
+					return "", sweepRest(ctx, time.Hour)
+				}
+				fx.Do(ctx, "a")
+				return sDone, nil
+			}},
+			sDone: {Final: true},
+		}}
+	})
+	sweep(t, segnotest.Scenario{
+		Register: register,
+		Drive: func(ctx context.Context, r *segno.RunningScheduler) error {
+			if err := errors.Join(sweepTrigger("1")(ctx, r), segnotest.At(ctx, time.Second)); err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+			defer cancel()
+			return r.Stop(ctx)
+		},
+		LeaveOpen: true,
+		Then: []segnotest.Phase{{Register: func(s *segno.Scheduler, fx *sweepFX) error {
+			return errors.Join(segnotest.At(context.Background(), time.Minute), register(s, fx))
+		}}},
+		Check: sweepAll(sweepRun("f", "1", "completed", ""), sweepDid("a")),
+	})
+}
+
 // Polls a second and more apart are exact; n counts them in the data.
 func TestSweepPoll(t *testing.T) {
 	sweep(t, segnotest.Scenario{

@@ -173,7 +173,7 @@ func nonce() string {
 // and executes as soon as the commit is through.
 func (r *RunningScheduler) create(tx *store.Tx, f *flow, row *store.Flow, h *engine.Head, now time.Time) error {
 	row.Runs++
-	if h.Due.IsZero() && r.places.take(f) {
+	if h.Due.IsZero() && row.Queued == 0 && r.places.take(f) { // nobody overtakes those that wait
 		h.Status, h.Held, h.Started, h.Wake = engine.Running, true, now, h.Deadline
 		row.LastRun = now
 		tx.Else(func() { r.places.give(f) })

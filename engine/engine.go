@@ -122,7 +122,7 @@ func (r *Run) settleLeft() (*Change, error) {
 		if err != nil {
 			return nil, err
 		}
-		return r.judgeUndo(p, o), nil
+		return r.judgeUndo(p, r.machine.Steps[p.Undo], o), nil
 	}
 	return r.judge(o), nil
 }

@@ -96,12 +96,11 @@ func (r *Run) undoOnce(p *Entry) (*Change, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r.judgeUndo(p, o), nil
+	return r.judgeUndo(p, step, o), nil
 }
 
 // judgeUndo turns the outcome of an undo into the change to commit.
-func (r *Run) judgeUndo(p *Entry, o outcome) *Change {
-	step := r.machine.Steps[p.Undo]
+func (r *Run) judgeUndo(p *Entry, step *Step, o outcome) *Change {
 	var steer *Steer
 	if errors.As(o.err, &steer) && steer.Snooze {
 		steer = nil // an undo cannot be put off: a failed attempt like any other

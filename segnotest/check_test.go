@@ -3,9 +3,11 @@ package segnotest
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/segnodev/segno"
@@ -30,54 +32,36 @@ func work(wait time.Duration) segno.Workflow[phase, int] {
 
 // sample makes a file with a run that completed, one that was cancelled, one
 // that is parked, and one of a slot.
-func sample(t *testing.T) string {
+func sample(t *testing.T, path string) {
 	t.Helper()
-	path := filepath.Join(t.TempDir(), "segno.db")
 	r := OpenFile(t, path, segno.Options{}, func(s *segno.Scheduler) error {
-		if err := s.Every("slots", work(0), time.Hour); err != nil {
-			return err
-		}
-		if err := s.Manual("quick", work(0)); err != nil {
-			return err
-		}
-		return s.Add(segno.Flow{ID: "slow", Workflow: work(time.Hour), Overlap: segno.Allow(0)})
+		return errors.Join(
+			s.Every("slots", work(0), time.Hour),
+			s.Manual("quick", work(0)),
+			s.Add(segno.Flow{ID: "slow", Workflow: work(time.Hour), Overlap: segno.Allow(0)}),
+		)
 	})
 	ctx := context.Background()
-	trigger := func(flow string) segno.RunID {
+	var cancelled segno.RunID
+	for _, flow := range []string{"quick", "slow", "slow"} {
 		id, err := r.Trigger(ctx, flow, segno.Trigger{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return id
+		cancelled = id
 	}
-	done, cancelled := trigger("quick"), trigger("slow")
-	trigger("slow")
 	if err := r.CancelRun(ctx, cancelled); err != nil {
 		t.Fatal(err)
 	}
-	for _, id := range []segno.RunID{done, cancelled} {
-		_, _ = r.WaitRun(ctx, id)
-	}
-	for slots := 0; slots == 0; {
-		runs, err := r.Runs(ctx, segno.RunFilter{Flow: "slots"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, run := range runs {
-			_, _ = r.WaitRun(ctx, run.ID)
-		}
-		slots = len(runs)
-	}
+	_, _ = r.WaitRun(ctx, cancelled)
+	synctest.Wait()
 	Check(t, path) // beside the process that writes
-	if err := r.Stop(ctx); err != nil {
-		t.Fatal(err)
-	}
-	return path
 }
 
 // Every rule is broken in its turn, and the fault is named.
 func TestCheckFindsFaults(t *testing.T) {
-	path := sample(t)
+	path := filepath.Join(t.TempDir(), "segno.db")
+	synctest.Test(t, func(t *testing.T) { sample(t, path) })
 	if err := check(path); err != nil {
 		t.Fatal(err)
 	}

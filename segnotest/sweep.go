@@ -76,7 +76,6 @@ func (s *Scenario) kills(commit int, after bool) []kill {
 
 // A variant is one way through the scenario.
 type variant struct {
-	t       *testing.T
 	s       *Scenario
 	path    string
 	rec     *recorder
@@ -87,7 +86,7 @@ type variant struct {
 	where   []string // what each was about to commit
 	ends    []bool   // how each incarnation ended: by a kill?
 	outcome *Outcome
-	wrong   error // what Scenario.Check says
+	wrong   error // what went wrong, or what Scenario.Check says
 	loose   map[string]bool
 }
 
@@ -108,14 +107,16 @@ func play(t *testing.T, s *Scenario, kills []kill) *variant {
 	t.Helper()
 	v := &variant{s: s, rec: newRecorder(), kills: kills}
 	synctest.Test(t, func(t *testing.T) {
-		v.t, v.path = t, filepath.Join(t.TempDir(), "segno.db")
+		v.path = filepath.Join(t.TempDir(), "segno.db")
 		phases := s.phases()
-		for i := 0; i < len(phases); {
+		for i := 0; i < len(phases) && v.wrong == nil; {
 			if v.live(&phases[i]) {
 				i++
 			}
 		}
-		v.finish()
+		if v.wrong == nil {
+			v.finish()
+		}
 	})
 	return v
 }
@@ -131,11 +132,13 @@ func (v *variant) live(p *Phase) bool {
 	v.ends = append(v.ends, killed)
 	if killed {
 		v.where = append(v.where, g.where)
-	} else if err != nil {
-		v.t.Fatalf("killed %s: incarnation %d: %v", v, fx.incarnation, err)
+		err = nil // whatever a dead one says
 	}
-	if err := v.inspect(g); err != nil {
-		v.t.Fatalf("killed %s: the file behind incarnation %d: %v", v, fx.incarnation, err)
+	if err == nil {
+		err = v.inspect(g)
+	}
+	if err != nil {
+		v.wrong = fmt.Errorf("incarnation %d: %w", fx.incarnation, err)
 	}
 	return !killed
 }
@@ -150,7 +153,7 @@ func (v *variant) inspect(g *gate) error {
 	defer c.close()
 	tables := c.tables()
 	if changed := changes(g.left, tables); g.dead && changed != "" {
-		return fmt.Errorf("a commit reached it after the kill, in %s", changed)
+		return fmt.Errorf("a commit reached the file after the kill, in %s", changed)
 	}
 	if err := c.check(); err != nil {
 		return err
@@ -216,6 +219,7 @@ func settle(ctx context.Context, r *segno.RunningScheduler) error {
 		for _, run := range runs {
 			info, err := r.WaitRun(ctx, run.ID)
 			if err != nil && !info.Status.Ended() && !errors.Is(err, segno.ErrStuck) {
+				info, _ = r.Run(context.WithoutCancel(ctx), run.ID)
 				return fmt.Errorf("waiting for run %d, %s in %s: %w", run.ID, info.Status, info.State, err)
 			}
 		}
@@ -258,6 +262,9 @@ func (v *variant) finish() {
 
 // compare says what is wrong with a killed variant.
 func (v *variant) compare(base *variant) error {
+	if v.outcome == nil {
+		return v.wrong
+	}
 	errs := []error{
 		v.wrong,
 		differs(v.outcome.facts(v.s.Times), base.outcome.facts(v.s.Times)),

@@ -304,6 +304,7 @@ func TestSymlinksLeadToTheSameLock(t *testing.T) {
 func TestPathMayHaveAnyCharacters(t *testing.T) {
 	for _, name := range []string{"a b.db", "100%.db", "what?.db", "a#b&c=d.db", "%41.db", "käse;.db", "file:x", ":memory:", "a'b\".db"} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			dir := t.TempDir()
 			s := open(t, filepath.Join(dir, name))
 			must(t, s, "CREATE TABLE t (x)")

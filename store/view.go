@@ -33,10 +33,8 @@ func OpenReader(ctx context.Context, path string) (*Reader, error) {
 	if err != nil {
 		return nil, missing(path, err)
 	}
-	if st, err := os.Stat(real); err != nil {
+	if err := readable(real); err != nil {
 		return nil, missing(path, err)
-	} else if st.IsDir() {
-		return nil, fmt.Errorf("%w: %s is a directory; give the path of the file in it", ErrForeign, path)
 	}
 	s := &Reader{path: real, reader: sqlx.NewDb(sql.OpenDB(connector(real)), "sqlite")}
 	s.reader.SetMaxIdleConns(0)
@@ -46,11 +44,25 @@ func OpenReader(ctx context.Context, path string) (*Reader, error) {
 	return s, nil
 }
 
-func missing(path string, err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: there is no file %s; check the path", ErrNotFound, path)
+// readable returns why a file cannot be read, in better words than SQLite's. It
+// does not open it: closing any descriptor of a database gives up the locks
+// that this process has on it.
+func readable(path string) error {
+	st, err := os.Stat(path)
+	if err == nil && st.IsDir() {
+		err = fmt.Errorf("%w: it is a directory; give the path of the file in it", ErrForeign)
 	}
-	return fmt.Errorf("opening %s: %w", path, err)
+	return err
+}
+
+func missing(path string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: there is no file %s; check the path", ErrNotFound, path)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%s may not be read by this user; run as the one who owns it: %w", path, err)
+	}
+	return fmt.Errorf("%s: %w", path, err)
 }
 
 // admit refuses a file that this program cannot read.
@@ -152,7 +164,7 @@ func held(path string) (bool, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return false, nil
 	case err != nil:
-		return false, lockError(path, err)
+		return false, fmt.Errorf("looking for an owner: %w", err)
 	}
 	return !free, l.Unlock()
 }

@@ -67,6 +67,7 @@ type writer struct {
 	closing                                         <-chan struct{}
 	failed                                          func() error // why nothing may be written any more
 	degraded                                        func(error)  // told of trouble, and of its end with nil
+	troubled                                        bool         // it has been told
 	smallWAL                                        bool
 	inUser                                          atomic.Int64 // the writer's goroutine while it is in a function of the user's
 	images                                          []image      // of the last batch, to be used again
@@ -169,9 +170,6 @@ func (w *writer) serve(batch []*request) error {
 		rest, err := w.try(batch, careful)
 		switch {
 		case err == nil:
-			if pause > minPause {
-				w.degraded(nil)
-			}
 			return nil
 		case errors.Is(err, errAgain): // some were answered; the rest runs again
 			batch, careful = rest, true
@@ -190,6 +188,7 @@ func (w *writer) serve(batch []*request) error {
 
 // wait reports the trouble and pauses; false: the writer is closing.
 func (w *writer) wait(d time.Duration, err error) bool {
+	w.troubled = true
 	w.degraded(err)
 	w.log.Warn("segno: commit put off, nothing is lost", "error", err, "pause", d)
 	if primary(err) == lib.SQLITE_FULL { // perhaps it is the WAL that fills the disk: what is in the database can be overwritten
@@ -235,6 +234,10 @@ func (w *writer) try(batch []*request, careful bool) (rest []*request, err error
 	if err := w.commit(); err != nil {
 		w.abandon(tx, batch)
 		return batch, err
+	}
+	if w.troubled { // known to be over before anybody is answered
+		w.troubled = false
+		w.degraded(nil)
 	}
 	for _, q := range batch {
 		for _, fn := range q.after {

@@ -178,6 +178,7 @@ func TestOneRequestFailsAlone(t *testing.T) {
 		{"syntax error", func(tx *Tx) error { return exec(tx, "INSERT INTO") }, nil, []string{"incomplete input"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				s := fresh(t)
 				must(t, s, "CREATE TABLE t (x TEXT PRIMARY KEY)", "INSERT INTO t VALUES ('taken')",

@@ -145,7 +145,7 @@ func unopened(path string, err error) string {
 	switch {
 	case errors.Is(err, segno.ErrNotFound), errors.Is(err, fs.ErrNotExist):
 		return "make a file to look into: segno demo"
-	case errors.Is(err, segno.ErrCorrupt), errors.Is(err, fs.ErrPermission):
+	case errors.Is(err, segno.ErrCorrupt):
 		return "look at it: segno doctor --db " + quoted(path)
 	}
 	return ""

@@ -109,7 +109,7 @@ func checkOwner(ctx context.Context, r *segno.Reader) []finding {
 	const name = "owner"
 	o, err := r.Owner(ctx)
 	if err != nil {
-		return unread(name, err)
+		return one(name, warning, "cannot be told: "+plain(err.Error()), "run this as the user who owns the file")
 	}
 	who := fmt.Sprintf("process %d on %s, since %s", o.PID, o.Host, o.Since.Format(time.RFC3339))
 	switch {

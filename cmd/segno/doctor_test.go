@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 )
 
 func TestDoctor(t *testing.T) {
@@ -106,13 +107,15 @@ func TestDoctorFinds(t *testing.T) {
 
 // An undo that failed and was accepted is nobody's trouble any more.
 func TestDoctorKnowsAcknowledgedRuns(t *testing.T) {
-	db := filepath.Join(t.TempDir(), "app.db")
-	running := start(t, db)
-	id := trigger(t, running, "orders", load{Name: "worse", Mood: "dirty"})
-	_, _ = running.WaitRun(t.Context(), id)
-	must(t, running.AckRun(t.Context(), id, "paid back by hand"))
-	must(t, running.Stop(t.Context()))
-	if code, bad := diagnose(t, db); code != exitOK {
-		t.Errorf("got = %d %v, want %d", code, bad, exitOK)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		db := filepath.Join(t.TempDir(), "app.db")
+		running := start(t, db)
+		id := trigger(t, running, "orders", load{Name: "worse", Mood: "dirty"})
+		_, _ = running.WaitRun(t.Context(), id)
+		must(t, running.AckRun(t.Context(), id, "paid back by hand"))
+		must(t, running.Stop(t.Context()))
+		if code, bad := diagnose(t, db); code != exitOK {
+			t.Errorf("got = %d %v, want %d", code, bad, exitOK)
+		}
+	})
 }

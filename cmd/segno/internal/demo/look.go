@@ -15,7 +15,14 @@ func (s *supervisor) lookYourself(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = r.Close() }()
-	back, err := r.Runs(ctx, segno.RunFilter{Flow: "orders", Status: []segno.RunStatus{segno.RunFailed}, Limit: 1})
+	// One that a kill has interrupted shows most.
+	var back []segno.RunID
+	p := proof{r: r}
+	err = p.rows(ctx, `SELECT run FROM segno_runs r WHERE flow = 'orders' AND status = 'failed'
+ORDER BY EXISTS (SELECT 1 FROM segno_log l WHERE l.run = r.run AND l.kind = 'crash') DESC, run DESC LIMIT 1`, func(scan func(...any) error) error {
+		back = append(back, 0)
+		return scan(&back[len(back)-1])
+	})
 	if err != nil {
 		return err
 	}
@@ -28,20 +35,20 @@ func (s *supervisor) lookYourself(ctx context.Context) error {
 
 // queries are worth a look: the kills, the flows, the ingest, one order that
 // was rolled back, and the log of them all.
-func queries(back []segno.RunInfo) []string {
+func queries(back []segno.RunID) []string {
 	list := []string{
 		"SELECT kill, moment, streak_before, streak_after, window_before, window_after FROM demo_kill",
 		"SELECT flow, status, runs, streak, next_run FROM segno_flows",
 		"SELECT kind, lines, (SELECT count(*) FROM demo_line l WHERE l.kind = c.kind) AS facts FROM demo_count c",
-		`SELECT count(*), count(DISTINCT line), max(line) FROM demo_line`,
+		"SELECT count(*), count(DISTINCT line), max(line) FROM demo_line",
 	}
 	for _, run := range back {
 		list = append(list,
-			fmt.Sprintf("SELECT id, at, visit, kind, state, uncertain, error FROM segno_history WHERE run = %d", run.ID),
-			fmt.Sprintf("SELECT account, unit, group_concat(what) AS moves, sum(amount) FROM demo_posting WHERE order_id = (SELECT id FROM demo_order WHERE run = %d) GROUP BY 1, 2", run.ID))
+			fmt.Sprintf("SELECT id, at, visit, kind, state, uncertain, error FROM segno_history WHERE run = %d", run),
+			fmt.Sprintf("SELECT account, unit, group_concat(what) AS moves, sum(amount) FROM demo_posting WHERE order_id = (SELECT id FROM demo_order WHERE run = %d) GROUP BY 1, 2", run))
 	}
 	return append(list,
-		`SELECT first, last, count, outcome, reason, run FROM segno_slots WHERE flow = 'report'`,
+		"SELECT first, last, count, outcome, reason, run FROM segno_slots WHERE flow = 'report'",
 		"SELECT * FROM segno_events",
 		"SELECT * FROM segno_log ORDER BY id DESC LIMIT 20",
 	)
