@@ -119,7 +119,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	if err := run(context.Background(), filepath.Join(dir, "orders.db")); err != nil {
 		log.Fatal(err)
 	}

@@ -84,6 +84,10 @@ func killHeads(t *testing.T, path string) map[segno.RunID]killHead {
 	t.Helper()
 	db := killOpenFile(t, path)
 	defer db.Close()
+	heads := map[segno.RunID]killHead{}
+	if killValue[int](t, path, "SELECT count(*) FROM sqlite_master WHERE name = '_segno_run'") == 0 {
+		return heads // killed before it was made
+	}
 	journal := map[segno.RunID]map[int64]killEntry{}
 	killQuery(t, db, `SELECT run, id, coalesce(prev, 0), visit, kind, state, attempt, coalesce(uncertain, 0), coalesce(error, '')
 FROM _segno_journal`, func(scan func(...any)) {
@@ -95,7 +99,6 @@ FROM _segno_journal`, func(scan func(...any)) {
 		}
 		journal[run][e.id] = e
 	})
-	heads := map[segno.RunID]killHead{}
 	killQuery(t, db, `SELECT r.run, f.id, status, state, visit, attempt, polls, crashes, held, suspect, cancel, ended IS NOT NULL,
 	coalesce(due, ''), data, coalesce(cause, ''), coalesce(error, ''), first, last
 FROM _segno_run r JOIN _segno_flow f ON f.flow = r.flow`, func(scan func(...any)) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -76,11 +77,12 @@ func killFlight(c *killChild) {
 		overlap = segno.Allow(20)
 	}
 	c.check(s.Add(segno.Flow{ID: "jobs", Workflow: flow, Overlap: overlap}))
+	c.say(killEvent{What: "starting"})
 	began = time.Now()
 	r, err := s.Start(context.Background())
 	c.check(err)
 	c.say(killEvent{What: "started", Text: time.Since(began).String()})
-	if c.Life == 1 {
+	if c.Life == c.Triggers {
 		c.trigger(r, "jobs", c.Runs, func(i int) string { return fmt.Sprint(i) })
 		c.say(killEvent{What: "ready"})
 	}
@@ -96,7 +98,7 @@ func TestKillInFlight(t *testing.T) {
 	var first, start []time.Duration
 	for round := range rounds {
 		t.Run(fmt.Sprint(round), func(t *testing.T) {
-			rig := newKillRig(t, killPlan{Scenario: "flight", Runs: 200, Nap: 20 * time.Millisecond})
+			rig := newKillRig(t, killPlan{Scenario: "flight", Triggers: 1, Runs: 200, Nap: 20 * time.Millisecond})
 			f, s := rig.flight(2)
 			first, start = append(first, f...), append(start, s...)
 		})
@@ -107,8 +109,30 @@ func TestKillInFlight(t *testing.T) {
 
 // TestKillQueued kills a program most of whose runs wait for a place.
 func TestKillQueued(t *testing.T) {
-	rig := newKillRig(t, killPlan{Scenario: "flight", Mode: "queue", Runs: 100, Nap: 10 * time.Millisecond})
+	rig := newKillRig(t, killPlan{Scenario: "flight", Triggers: 1, Mode: "queue", Runs: 100, Nap: 10 * time.Millisecond})
 	rig.flight(3)
+}
+
+// TestKillInStart kills the program while it makes a new file: the next one
+// finds a file that it can go on with, or none.
+func TestKillInStart(t *testing.T) {
+	t.Parallel()
+	rounds := 12
+	if killLong {
+		rounds = 150
+	}
+	for range rounds {
+		rig := newKillRig(t, killPlan{Scenario: "flight", Triggers: 3, Runs: 3})
+		for range 2 {
+			l := rig.start()
+			l.until("starting", 1)
+			time.Sleep(time.Duration(rig.rand.IntN(12_000)) * time.Microsecond)
+			_ = l.cmd.Process.Signal(syscall.SIGKILL)
+			l.died()
+		}
+		rig.start().ends()
+		rig.allCompleted([]string{"a", "b", "c"})
+	}
 }
 
 // flight lets the program be killed a number of times at random, and checks

@@ -35,9 +35,7 @@ func killSweep(c *killChild) {
 		_, _ = r.WaitRun(context.Background(), id)
 	}
 	c.check(r.Stop(context.Background()))
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	fmt.Fprintf(c.out, `{"What":"commits","Visit":%d}`+"\n", c.made)
+	c.say(killEvent{What: "commits", Visit: c.commitsMade()})
 }
 
 func (c *killChild) sweepFlow() segno.Workflow[killState, killData] {

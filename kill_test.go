@@ -49,6 +49,7 @@ type killPlan struct {
 	Nap      time.Duration // of a step, or of a wait
 	Suspect  time.Duration // Options.SuspectFor
 	At       int           // a life that kills itself does it at this commit
+	Triggers int           // the life that triggers the runs
 }
 
 // A killEvent is one thing that a life reports.
@@ -181,6 +182,13 @@ func (c *killChild) arm() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.armed = true
+}
+
+// commitsMade returns the number of commits since arm.
+func (c *killChild) commitsMade() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.made
 }
 
 // die is a death by SIGKILL, of which nothing is noticed.

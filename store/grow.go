@@ -40,7 +40,7 @@ func (w *writer) growWAL() (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }() // what was written is synced before
 	st, err := f.Stat()
 	if err != nil || st.Size() == 0 || st.Size() >= growTo {
 		return false, err

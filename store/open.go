@@ -88,7 +88,7 @@ func identify(ctx context.Context, path string) (id identity, err error) {
 	if err != nil {
 		return id, err
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	return identityOf(ctx, db)
 }
 
@@ -184,7 +184,7 @@ func lockedBy(path string) error {
 	}
 	db, err := openReader(path, 1)
 	if err == nil {
-		defer db.Close()
+		defer func() { _ = db.Close() }()
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		err = db.GetContext(ctx, &o, "SELECT pid, host, since FROM segno_owner")

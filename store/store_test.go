@@ -185,7 +185,9 @@ func addRun(t *testing.T, s *Store, flow string) engine.Head {
 	}
 	err := s.Update(ctx, func(tx *Tx) error {
 		if tx.Flow(flow) == nil {
-			tx.AddFlow(Flow{ID: flow, Outcome: "idle", Registered: now})
+			if _, err := tx.AddFlow(Flow{ID: flow, Outcome: "idle", Registered: now}); err != nil {
+				return err
+			}
 		}
 		return tx.Insert(&h)
 	})

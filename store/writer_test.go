@@ -100,6 +100,8 @@ func TestBatchIsBounded(t *testing.T) {
 
 // Whatever one request does, its neighbours in the batch are committed, and it
 // alone gets an error and leaves nothing behind.
+//
+//nolint:rowserrcheck,sqlclosecheck // rows are left open on purpose
 func TestOneRequestFailsAlone(t *testing.T) {
 	errNo := errors.New("no")
 	exec := func(tx *Tx, queries ...string) (err error) {
@@ -249,7 +251,9 @@ func TestFlowsInMemoryFollowTheFile(t *testing.T) {
 			return func() error {
 				return s.Update(ctx, func(tx *Tx) error {
 					tx.Flow("f").Runs += n
-					tx.AddFlow(Flow{ID: fmt.Sprint("new", n), Outcome: "idle", Registered: time.Now()})
+					if _, err := tx.AddFlow(Flow{ID: fmt.Sprint("new", n), Outcome: "idle", Registered: time.Now()}); err != nil {
+						return err
+					}
 					return then(tx)
 				})
 			}
@@ -326,6 +330,8 @@ func TestWaitingForAnotherCommitIsRefused(t *testing.T) {
 
 // Whatever many do at the same time: what was acknowledged is there, what was
 // refused is not.
+//
+//nolint:rowserrcheck,sqlclosecheck // rows are left open on purpose
 func TestManyRequestsAtOnce(t *testing.T) {
 	s := fresh(t)
 	must(t, s, "CREATE TABLE t (x TEXT PRIMARY KEY)", "INSERT INTO t VALUES ('taken')")
@@ -396,6 +402,7 @@ func TestManyRequestsAtOnce(t *testing.T) {
 	})
 }
 
+//nolint:rowserrcheck,sqlclosecheck // there are no rows
 func TestRefusedStatementsAreRefusedEverywhere(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := fresh(t)
@@ -434,6 +441,7 @@ func TestRefusedStatementsAreRefusedEverywhere(t *testing.T) {
 	})
 }
 
+//nolint:rowserrcheck,sqlclosecheck // rows are left open on purpose
 func TestWhatAFunctionLeavesOpenIsClosed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := fresh(t)
@@ -470,6 +478,7 @@ func TestRowsMayBeReadInAnyOrder(t *testing.T) {
 			if err != nil {
 				return err
 			}
+			defer rows.Close()
 			head, tail := tx.QueryRow("SELECT min(x) FROM t"), tx.QueryRow("SELECT max(x) FROM t")
 			for rows.Next() {
 				var x int
@@ -493,6 +502,7 @@ func TestRowsMayBeReadInAnyOrder(t *testing.T) {
 	})
 }
 
+//nolint:rowserrcheck,sqlclosecheck // there are no rows
 func TestTxIsOverWithItsFunction(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := fresh(t)
