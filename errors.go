@@ -27,7 +27,8 @@ var (
 var (
 	// ErrStarted is returned by whatever must happen before Start.
 	ErrStarted = errors.New("segno: already started")
-	// ErrStopped is returned once the scheduler stops or has stopped.
+	// ErrStopped is returned once the scheduler stops or has stopped. It is also
+	// the context.Cause of a step whose context ends for that reason.
 	ErrStopped = store.ErrClosed
 	// ErrLocked says that another process, or another scheduler of this one, owns the file.
 	ErrLocked = store.ErrLocked

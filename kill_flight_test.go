@@ -117,21 +117,58 @@ func TestKillQueued(t *testing.T) {
 // finds a file that it can go on with, or none.
 func TestKillInStart(t *testing.T) {
 	t.Parallel()
-	rounds := 12
+	rounds := 8
 	if killLong {
 		rounds = 150
 	}
 	for range rounds {
 		rig := newKillRig(t, killPlan{Scenario: "flight", Triggers: 3, Runs: 3})
 		for range 2 {
-			l := rig.start()
-			l.until("starting", 1)
-			time.Sleep(time.Duration(rig.rand.IntN(12_000)) * time.Microsecond)
-			_ = l.cmd.Process.Signal(syscall.SIGKILL)
-			l.died()
+			rig.start().nip(12 * time.Millisecond)
 		}
 		rig.start().ends()
 		rig.allCompleted([]string{"a", "b", "c"})
+		if got := killValue[int](t, rig.plan.Path, "PRAGMA application_id"); got != 0x7365676e {
+			t.Errorf("application_id: got %#x, want that of segno: the program made the file", got)
+		}
+	}
+}
+
+// TestKillInRecovery kills the program while it takes up what an earlier kill
+// has interrupted, again and again.
+func TestKillInRecovery(t *testing.T) {
+	t.Parallel()
+	rounds := 1
+	if killLong {
+		rounds = 20
+	}
+	for range rounds {
+		rig := newKillRig(t, killPlan{Scenario: "flight", Triggers: 1, Runs: 60, Nap: 10 * time.Millisecond})
+		l := rig.start()
+		l.until("ready", 1)
+		l.strike("do", 1+rig.rand.IntN(60))
+		for range 6 {
+			rig.start().nip(20 * time.Millisecond)
+		}
+		rig.start().ends()
+		rig.allCompleted([]string{"a", "b", "c"})
+	}
+}
+
+// nip kills the life within a time of the call of Start. It does not look at
+// the file: that is for the next life.
+func (l *killLife) nip(within time.Duration) {
+	l.rig.t.Helper()
+	l.until("starting", 1)
+	time.Sleep(time.Duration(l.rig.rand.Int64N(int64(within))))
+	_ = l.cmd.Process.Signal(syscall.SIGKILL)
+	for {
+		if _, ok := l.next(); !ok {
+			break
+		}
+	}
+	if l.wait() {
+		l.rig.deaths++
 	}
 }
 

@@ -252,7 +252,7 @@ func TestTheEndOfStartsContextIsAStop(t *testing.T) {
 			t.Errorf("Wait: got error %v, want none", err)
 		}
 		expect(t, "took: Options.StopTimeout", time.Since(begin), 10*time.Second)
-		expect(t, "cause of the step's context", causes.String(), "segno: scheduler stops")
+		expect(t, "cause of the step's context", causes.String(), segno.ErrStopped.Error())
 		_, err = r.Trigger(context.Background(), "f", segno.Trigger{})
 		expectError(t, "Trigger", err, segno.ErrStopped)
 		b.stop()

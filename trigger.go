@@ -38,7 +38,7 @@ func (r *RunningScheduler) Trigger(ctx context.Context, id string, t Trigger) (R
 	if err != nil {
 		return 0, err
 	}
-	input, err := f.inputOf(t)
+	input, err := r.inputOf(f, t)
 	if err != nil {
 		return 0, f.named(err)
 	}
@@ -63,7 +63,7 @@ func (r *RunningScheduler) triggerIn(tx *store.Tx, id string, t Trigger) (RunID,
 	if err != nil {
 		return 0, err
 	}
-	input, err := f.inputOf(t)
+	input, err := r.inputOf(f, t)
 	if err != nil {
 		return 0, f.named(err)
 	}
@@ -71,11 +71,16 @@ func (r *RunningScheduler) triggerIn(tx *store.Tx, id string, t Trigger) (RunID,
 	return run, f.named(err)
 }
 
-func (f *flow) inputOf(t Trigger) ([]byte, error) {
+// inputOf is the stored form of a trigger's input.
+func (r *RunningScheduler) inputOf(f *flow, t Trigger) ([]byte, error) {
 	if t.Input == nil {
 		return f.input, nil
 	}
-	return f.def.encode(t.Input)
+	input, err := f.def.encode(t.Input)
+	if err == nil && len(input) > r.opts.MaxData {
+		err = fmt.Errorf("%w: the input has %d bytes, Options.MaxData is %d", ErrConfig, len(input), r.opts.MaxData)
+	}
+	return input, err
 }
 
 // trigger checks what may refuse the run, and creates it.

@@ -24,7 +24,7 @@ var (
 	ErrCancelRequested = errors.New("segno: cancel requested")
 	// ErrStopping is the cause of a step context that ends because the
 	// scheduler stops. A step that stops is not a step that failed.
-	ErrStopping = errors.New("segno: scheduler stops")
+	ErrStopping = errors.New("segno: stopped")
 	// ErrCancelledRun is the cause of a step context that ends by a cancel.
 	ErrCancelledRun = errors.New("segno: run cancelled")
 	errTimeout      = errors.New("segno: attempt timed out")
@@ -84,6 +84,7 @@ type Failure struct {
 	Text  string
 }
 
+// Error returns the text of the failure as it was stored.
 func (f *Failure) Error() string { return f.Text }
 
 // Is reports whether target is the sentinel of the failure's cause.
@@ -105,6 +106,7 @@ type Steer struct {
 	Until     time.Time     // instant of the snooze, instead of After
 }
 
+// Error returns the step's own text.
 func (s *Steer) Error() string {
 	if s.Snooze {
 		return "segno: snooze"

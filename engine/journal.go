@@ -76,6 +76,7 @@ type Tx interface {
 // Nothing of that commit was written.
 type OnCommitError struct{ Err error }
 
+// Error says that the function failed, and why.
 func (e *OnCommitError) Error() string { return "on commit: " + e.Err.Error() }
 
 // Unwrap returns the function's error.

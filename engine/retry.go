@@ -57,5 +57,8 @@ func (c Curve) Delay(n int) time.Duration {
 	if jitter > 0 {
 		d *= 1 + min(jitter, 1)*(2*rand.Float64()-1)
 	}
-	return time.Duration(max(0, min(d, limit)))
+	if d >= limit { // beyond 2^53 a float does not hold it exactly
+		return max(0, c.MaxDelay)
+	}
+	return time.Duration(max(0, d))
 }

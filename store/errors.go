@@ -7,6 +7,8 @@ import (
 
 	"modernc.org/sqlite"
 	lib "modernc.org/sqlite/lib"
+
+	"github.com/segnodev/segno/engine"
 )
 
 // Errors of the file and its owner. Package segno re-exports and documents them.
@@ -18,7 +20,7 @@ var (
 	ErrNewer       = errors.New("segno: database of a newer segno")
 	ErrCorrupt     = errors.New("segno: database is corrupt")
 	ErrReadOnly    = errors.New("segno: database is read-only")
-	ErrClosed      = errors.New("segno: stopped")
+	ErrClosed      = engine.ErrStopping // one error for all who meet the stop, steps included
 	ErrNotFound    = errors.New("segno: not found")
 	ErrTx          = errors.New("segno: statement not allowed in a shared transaction")
 	// ErrConflict says that a run has been changed since it was read.
@@ -56,6 +58,13 @@ func fatal(err error) bool {
 		return true
 	}
 	return errors.Is(err, ErrFenced)
+}
+
+// halfDone reports whether a read-only connection found a transaction that a
+// killed process left behind outside the WAL, which it must not roll back itself.
+func halfDone(err error) bool {
+	var e *sqlite.Error
+	return errors.As(err, &e) && e.Code() == lib.SQLITE_READONLY_ROLLBACK
 }
 
 // opening names what is wrong with a file that does not open.

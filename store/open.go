@@ -80,16 +80,28 @@ func create(path string) (fresh bool, err error) {
 type identity struct {
 	app, schema int64
 	ours, alien bool
+	empty       bool // no tables, nothing
 }
 
-// identify reads a file's identity without changing it.
+// identify reads a file's identity without changing it. Only a rollback journal
+// that a killed process has left is played back, as every reader would that may:
+// until then nobody can read the file.
 func identify(ctx context.Context, path string) (id identity, err error) {
 	db, err := openReader(path, 1)
 	if err != nil {
 		return id, err
 	}
 	defer func() { _ = db.Close() }()
-	return identityOf(ctx, db)
+	id, err = identityOf(ctx, db)
+	if !halfDone(err) {
+		return id, err
+	}
+	rw, err := sqlx.Open("sqlite", dsn(path, url.Values{"mode": {"rw"}, "_busy_timeout": {"5000"}, "_dqs": {"0"}}))
+	if err != nil {
+		return id, err
+	}
+	defer func() { _ = rw.Close() }()
+	return identityOf(ctx, rw)
 }
 
 // identityOf reads a file's identity through an open pool.
@@ -106,6 +118,9 @@ func identityOf(ctx context.Context, db *sqlx.DB) (id identity, err error) {
 		return id, err
 	}
 	id.ours, id.alien = ours > 0, tables > 0 && ours == 0
+	if err = db.GetContext(ctx, &id.empty, "SELECT count(*) = 0 FROM sqlite_master"); err != nil {
+		return id, err
+	}
 	if id.ours {
 		err = db.GetContext(ctx, &id.schema, "SELECT coalesce(max(version_id), 0) FROM "+schemaTable)
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 func TestNewFileHasItsSettings(t *testing.T) {
-	s := fresh(t)
+	s := open(t, filepath.Join(t.TempDir(), "a.db"))
 	for _, suffix := range []string{"", "-wal", "-shm", ".lock"} {
 		st, err := os.Stat(s.path + suffix)
 		if err != nil {

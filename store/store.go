@@ -90,7 +90,7 @@ func (s *Store) open(ctx context.Context, cfg Config) error {
 		return err
 	}
 	if !fresh {
-		if err := s.vet(ctx); err != nil {
+		if fresh, err = s.vet(ctx); err != nil {
 			return err
 		}
 	}
@@ -111,17 +111,20 @@ func (s *Store) open(ctx context.Context, cfg Config) error {
 }
 
 // vet refuses a foreign or newer file before anything in it is touched.
-func (s *Store) vet(ctx context.Context) error {
+// It reports whether there is nothing in the file: whoever made it, an earlier
+// Start most likely, was killed before it came to that.
+func (s *Store) vet(ctx context.Context) (empty bool, err error) {
 	latest, err := latestSchema()
 	if err != nil {
-		return err
+		return false, err
 	}
 	id, err := identify(ctx, s.path)
 	if err != nil {
-		return err
+		return false, err
 	}
-	s.Adopted = id.app == 0
-	return vet(s.path, id, latest)
+	empty = id.app == 0 && id.empty
+	s.Adopted = id.app == 0 && !empty
+	return empty, vet(s.path, id, latest)
 }
 
 // prepareFile checks the settings, fences an older owner, and migrates.

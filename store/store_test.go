@@ -36,11 +36,36 @@ func open(t *testing.T, path string, edit ...func(*Config)) *Store {
 	return s
 }
 
-// fresh opens a store on a new file.
+// fresh opens a store on a file that holds nothing yet.
 func fresh(t *testing.T, edit ...func(*Config)) *Store {
 	t.Helper()
-	return open(t, filepath.Join(t.TempDir(), "a.db"), edit...)
+	path := filepath.Join(t.TempDir(), "a.db")
+	if err := os.WriteFile(path, empty(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return open(t, path, edit...)
 }
+
+// empty is such a file. To migrate one is slow under the race detector.
+var empty = sync.OnceValue(func() []byte {
+	dir, err := os.MkdirTemp("", "segno")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	s, err := tryOpen(filepath.Join(dir, "a.db"))
+	if err != nil {
+		panic(err)
+	}
+	if err := errors.Join(s.Close(), s.Release()); err != nil {
+		panic(err)
+	}
+	b, err := os.ReadFile(s.path)
+	if err != nil {
+		panic(err)
+	}
+	return b
+})
 
 func tryOpen(path string, edit ...func(*Config)) (*Store, error) {
 	cfg := Config{Path: path, SmallWAL: true, Logger: slog.New(slog.DiscardHandler), Now: time.Now}
