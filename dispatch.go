@@ -13,7 +13,8 @@ import (
 const (
 	maxSleep  = 10 * time.Second // so that a suspend or a clock step is noticed
 	lookEvery = 2 * time.Second  // at the lock, at most
-	claimPage = 500              // runs per claiming commit
+	firstPage = 32               // runs per claiming commit, the first: soon
+	claimPage = 500              // and the others: many
 	troubled  = time.Second      // pause after a read that failed
 )
 
@@ -22,13 +23,15 @@ const (
 func (r *RunningScheduler) dispatch() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	r.sweepMemos(ctx)
-	for {
+	for swept := false; ; swept = true {
 		now := r.now()
 		next, err := r.pass(ctx, now)
 		if err != nil && r.store.Err() == nil && !r.isStopping() {
 			r.log.Error("segno: dispatching", "error", err)
 			next = r.now().Add(troubled)
+		}
+		if !swept {
+			r.sweepMemos(ctx) // what the last owner has left; nothing that is due waits for it
 		}
 		if !r.alarm.sleep(next, r.now(), maxSleep, r.stopping) {
 			return
@@ -104,8 +107,8 @@ func (r *RunningScheduler) decideAll(ctx context.Context, ids []string, now time
 // dispatchRuns claims the runs whose time has come, as far as there is room.
 func (r *RunningScheduler) dispatchRuns(ctx context.Context, now time.Time) error {
 	var full []string
-	for !r.isStopping() {
-		due, err := r.store.Due(ctx, now, full, claimPage)
+	for page := firstPage; !r.isStopping(); page = claimPage {
+		due, err := r.store.Due(ctx, now, full, page)
 		if err != nil || len(due) == 0 {
 			return err
 		}

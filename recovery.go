@@ -54,7 +54,7 @@ func (r *RunningScheduler) applySchema(ctx context.Context) error {
 		return nil
 	}
 	err := r.store.Update(ctx, func(tx *store.Tx) error {
-		return tx.User("Options.Schema", func() error { return r.opts.Schema(userTx{tx, nil}) })
+		return tx.User("Options.Schema", func() error { return lend(tx, nil, r.opts.Schema) })
 	})
 	if err != nil {
 		return fmt.Errorf("Options.Schema: %w", err)

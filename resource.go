@@ -137,7 +137,9 @@ func (rs *resources) health(ctx context.Context) Health {
 		var h atomic.Int64
 		h.Store(int64(Unhealthy)) // a probe that fails or hangs says so
 		_ = bounded(ctx, r.Timeout, func(ctx context.Context) error {
-			h.Store(int64(r.Health(ctx, rs.values[r.Key])))
+			if v := r.Health(ctx, rs.values[r.Key]); ctx.Err() == nil { // an answer behind its time is none
+				h.Store(int64(v))
+			}
 			return nil
 		})
 		worst = max(worst, Health(h.Load()))

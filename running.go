@@ -192,7 +192,7 @@ func (r *RunningScheduler) notify(h *engine.Head) {
 // fn may be called more than once; see Tx.
 func (r *RunningScheduler) Write(ctx context.Context, fn func(tx Tx) error) error {
 	return r.update(ctx, func(tx *store.Tx) error {
-		return tx.User("Write", func() error { return fn(userTx{tx, r}) })
+		return tx.User("Write", func() error { return lend(tx, r, fn) })
 	})
 }
 

@@ -67,7 +67,8 @@ func TestACronThatCanNeverFireIsErrNeverFires(t *testing.T) {
 
 func TestGoodCronsAreTaken(t *testing.T) {
 	inBubble(t, func(t *testing.T) { // it is Saturday, 2000-01-01 00:00 UTC
-		for expr, want := range map[string]string{
+		var flows []segno.Flow
+		wants := map[string]string{
 			"* * * * *":                       "2000-01-01T00:01:00Z",
 			"30 * * * * *":                    "2000-01-01T00:00:30Z",
 			"@daily":                          "2000-01-02T00:00:00Z",
@@ -79,11 +80,13 @@ func TestGoodCronsAreTaken(t *testing.T) {
 			"CRON_TZ=Europe/Berlin 0 9 * * *": "2000-01-01T08:00:00Z",
 			"TZ=America/New_York 0 9 * * *":   "2000-01-01T14:00:00Z",
 			"0 0 29 2 *":                      "2000-02-29T00:00:00Z",
-		} {
-			b := newBed(t)
-			r := b.start(segno.Flow{ID: "f", Workflow: one(to(done)), Schedule: segno.Cron(expr)})
-			expect(t, "next run of "+expr, r.status("f").NextRun.Format(time.RFC3339), want)
-			b.stop()
+		}
+		for expr := range wants {
+			flows = append(flows, segno.Flow{ID: expr, Workflow: one(to(done)), Schedule: segno.Cron(expr)})
+		}
+		r := newBed(t).start(flows...)
+		for expr, want := range wants {
+			expect(t, "next run of "+expr, r.status(expr).NextRun.Format(time.RFC3339), want)
 		}
 	})
 }

@@ -62,21 +62,65 @@ type Tx interface {
 	Trigger(id string, t Trigger) (RunID, error)
 }
 
-// userTx is a Tx over the writer's transaction.
+// userTx lends the writer's transaction to one call of a function of the
+// user's.
 type userTx struct {
-	*store.Tx
-	r *RunningScheduler
+	tx   *store.Tx
+	r    *RunningScheduler // nil before the scheduler runs
+	over bool
+}
+
+// lend calls fn with a Tx that ends with the call.
+func lend(tx *store.Tx, r *RunningScheduler, fn func(Tx) error) error {
+	u := &userTx{tx: tx, r: r}
+	defer func() { u.over = true }()
+	return fn(u)
+}
+
+// use returns the transaction while it may be used.
+func (u *userTx) use() (*store.Tx, error) {
+	if u.over {
+		return nil, fmt.Errorf("%w: the Tx was used outside its function", ErrTx)
+	}
+	return u.tx, u.tx.Usable()
+}
+
+// Exec runs a statement.
+func (u *userTx) Exec(query string, args ...any) (sql.Result, error) {
+	tx, err := u.use()
+	if err != nil {
+		return nil, err
+	}
+	return tx.Exec(query, args...)
+}
+
+// Query runs a query.
+func (u *userTx) Query(query string, args ...any) (*sql.Rows, error) {
+	tx, err := u.use()
+	if err != nil {
+		return nil, err
+	}
+	return tx.Query(query, args...)
+}
+
+// QueryRow runs a query for one row.
+func (u *userTx) QueryRow(query string, args ...any) *sql.Row {
+	if _, err := u.use(); err != nil {
+		return u.tx.Refuse(err)
+	}
+	return u.tx.QueryRow(query, args...)
 }
 
 // Trigger creates a run in the same commit.
-func (t userTx) Trigger(id string, tr Trigger) (RunID, error) {
-	if err := t.Usable(); err != nil {
+func (u *userTx) Trigger(id string, t Trigger) (RunID, error) {
+	tx, err := u.use()
+	if err != nil {
 		return 0, err
 	}
-	if t.r == nil {
+	if u.r == nil {
 		return 0, fmt.Errorf("%w: nothing can be triggered before the scheduler has started", ErrConfig)
 	}
-	return t.r.triggerIn(t.Tx, id, tr)
+	return u.r.triggerIn(tx, id, t)
 }
 
 type schedulerKey struct{}
@@ -101,7 +145,7 @@ func OnCommit(ctx context.Context, fn func(tx Tx) error) error {
 	if err != nil {
 		return err
 	}
-	return v.OnCommit(func(tx engine.Tx) error { return fn(userTx{tx.(*store.Tx), r}) })
+	return v.OnCommit(func(tx engine.Tx) error { return lend(tx.(*store.Tx), r, fn) })
 }
 
 // SaveMemo makes a small value of the visit durable at once, in place of the

@@ -348,3 +348,44 @@ func TestAStandbyTakesOverWhenTheOwnerEnds(t *testing.T) {
 		r.completed(r.trigger("f", cargo{}))
 	})
 }
+
+func TestAStepThatIsRefusedByTheStopIsNoFailure(t *testing.T) {
+	for _, undoing := range []bool{false, true} {
+		t.Run(fmt.Sprint(undoing), func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				b := newBed(t)
+				var r *live
+				var said tally
+				ask := func(ctx context.Context) error {
+					if said.add("call") == 1 {
+						time.Sleep(time.Second) // the stop comes
+					}
+					id, err := r.Trigger(ctx, "g", segno.Trigger{})
+					if err != nil {
+						return fmt.Errorf("starting g: %w", err)
+					}
+					_, err = r.WaitRun(ctx, id)
+					return err
+				}
+				w := one(func(ctx context.Context, _ *cargo) (leg, error) { return done, ask(ctx) })
+				want := segno.RunCompleted
+				if undoing {
+					w = route{Initial: legA, Steps: legs{
+						legA: {Do: to(legB), Undo: func(ctx context.Context, _ cargo) error { return ask(ctx) }},
+						legB: {Do: fail}, done: {Final: true},
+					}}
+					want = segno.RunFailed
+				}
+				flows := []segno.Flow{flowOf("f", w), flowOf("g", one(to(done)))}
+				r = b.start(flows...)
+				id := r.trigger("f", cargo{})
+				synctest.Wait()
+				b.stop()
+				r = b.start(flows...)
+				info, _ := r.WaitRun(context.Background(), id)
+				expect(t, "status", info.Status, want)
+				expect(t, "calls", said.String(), "call call")
+			})
+		})
+	}
+}

@@ -210,20 +210,20 @@ func TestATriggerForLaterIsPendingUntilThen(t *testing.T) {
 func TestARunTriggeredForLaterWaitsForTheOpenOne(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		ctx := context.Background()
-		r := newBed(t).start(flowOf("f", one(deaf(time.Hour, done, nil))))
+		r := newBed(t).start(flowOf("f", one(deaf(time.Minute, done, nil))))
 		begin := time.Now().UTC()
 		first := r.trigger("f", cargo{})
-		second := r.triggerWith("f", segno.Trigger{At: begin.Add(10 * time.Minute)})
-		third := r.triggerWith("f", segno.Trigger{At: begin.Add(20 * time.Minute)})
-		time.Sleep(30 * time.Minute)
+		second := r.triggerWith("f", segno.Trigger{At: begin.Add(10 * time.Second)})
+		third := r.triggerWith("f", segno.Trigger{At: begin.Add(20 * time.Second)})
+		time.Sleep(30 * time.Second)
 		expect(t, "the flow's status", r.status("f").Status, segno.StatusRunning)
 		r.completed(first)
 		r.completed(second)
 		_, err := r.Trigger(ctx, "f", segno.Trigger{})
 		expectError(t, "a trigger while the third is due", err, segno.ErrRunning)
 		r.completed(third)
-		expect(t, "the second began", r.info(second).Started, begin.Add(time.Hour))
-		expect(t, "the third began", r.info(third).Started, begin.Add(2*time.Hour))
+		expect(t, "the second began", r.info(second).Started, begin.Add(time.Minute))
+		expect(t, "the third began", r.info(third).Started, begin.Add(2*time.Minute))
 	})
 }
 

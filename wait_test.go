@@ -73,10 +73,20 @@ func TestRunsAreFilteredAndNewestFirst(t *testing.T) {
 			segno.Flow{ID: "f", Workflow: one(to(done)), Overlap: segno.Allow(0)},
 			segno.Flow{ID: "g", Workflow: one(fail), Overlap: segno.Allow(0)},
 		)
-		for range 60 {
-			r.completed(r.trigger("f", cargo{}))
-			r.ended(r.trigger("g", cargo{}), segno.RunFailed)
+		err := r.Write(ctx, func(tx segno.Tx) error {
+			for range 60 {
+				_, f := tx.Trigger("f", segno.Trigger{})
+				_, g := tx.Trigger("g", segno.Trigger{})
+				if err := errors.Join(f, g); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
 		}
+		synctest.Wait()
 		ids := func(f segno.RunFilter) string {
 			runs, err := r.Runs(ctx, f)
 			if err != nil {

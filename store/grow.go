@@ -49,8 +49,9 @@ func (w *writer) growWAL() (more bool, err error) {
 	if err == nil {
 		err = f.Sync()
 	}
-	if err != nil {
-		_ = f.Truncate(st.Size()) // the last of the space is for others, and for the next checkpoint
+	if err != nil { // the last of the space is for others, and for the next checkpoint, which should come soon
+		_ = f.Truncate(st.Size())
+		_, _ = w.conn.ExecContext(background, "PRAGMA wal_autocheckpoint = 100")
 	}
 	return err == nil, err
 }

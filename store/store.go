@@ -47,10 +47,12 @@ type Store struct {
 	queue   chan *request
 	closing chan struct{}
 	done    chan struct{} // closed when the writer is gone
-	now     func() time.Time
-	once    sync.Once
-	failure atomic.Pointer[error]
-	trouble atomic.Pointer[error]
+
+	unwritten error // why the writer could not write all, once it is gone
+	now       func() time.Time
+	once      sync.Once
+	failure   atomic.Pointer[error]
+	trouble   atomic.Pointer[error]
 	// Failed is closed when the file cannot be trusted or is not ours any more.
 	Failed chan struct{}
 	// Adopted says that the file held tables of the user's before segno came.
@@ -186,9 +188,11 @@ func (s *Store) startWriter(ctx context.Context, cfg Config) error {
 	}
 	go func() {
 		defer close(s.done)
-		if err := s.w.loop(s.queue); err != nil {
+		err := s.w.loop(s.queue)
+		if err != nil && !errors.Is(err, ErrClosed) {
 			s.Fail(err)
 		}
+		s.unwritten = err
 	}()
 	return nil
 }
@@ -346,8 +350,7 @@ func (s *Store) Backup(ctx context.Context, path string) error {
 	if _, err := os.Stat(path); err == nil {
 		return fmt.Errorf("%w; give the name of a new file", fs.ErrExist)
 	}
-	part := path + ".part"
-	_ = os.Remove(part)
+	part := fmt.Sprintf("%s.%x.part", path, time.Now().UnixNano())
 	_, err := s.reader.ExecContext(ctx, "VACUUM INTO ?", part)
 	if err == nil {
 		err = syncFile(part)
@@ -378,7 +381,10 @@ func (s *Store) Close() (err error) {
 		if s.failed() == nil {
 			s.w.keepMarks()
 		}
-		err = errors.Join(s.users.Close(), s.Reader.Close(), s.w.close(), s.db.Close())
+		if errors.Is(s.unwritten, ErrClosed) {
+			err = s.unwritten
+		}
+		err = errors.Join(err, s.users.Close(), s.Reader.Close(), s.w.close(), s.db.Close())
 	})
 	return err
 }

@@ -219,7 +219,7 @@ func (tx *Tx) Query(query string, args ...any) (*sql.Rows, error) {
 // QueryRow runs a query of the user's for one row.
 func (tx *Tx) QueryRow(query string, args ...any) *sql.Row {
 	if err := tx.admit(query); err != nil {
-		return tx.w.conn.QueryRowContext(refusal{err}, "SELECT 1")
+		return tx.Refuse(err)
 	}
 	row := tx.w.conn.QueryRowContext(background, query, args...)
 	if err := row.Err(); err != nil {
@@ -228,6 +228,11 @@ func (tx *Tx) QueryRow(query string, args ...any) *sql.Row {
 	}
 	tx.opened.row = append(tx.opened.row, row)
 	return row
+}
+
+// Refuse returns a row that answers with the given error.
+func (tx *Tx) Refuse(err error) *sql.Row {
+	return tx.w.conn.QueryRowContext(refusal{err}, "SELECT 1")
 }
 
 // A refusal is a context that has ended for a reason of ours: the one way to

@@ -175,6 +175,10 @@ func (w *writer) serve(batch []*request) error {
 			batch, careful = rest, true
 		case transient(err) && w.wait(pause, err):
 			pause = min(2*pause, maxPause)
+		case transient(err): // closing: nothing was committed, and nothing will be
+			err = fmt.Errorf("%w before a commit could be made: %w", ErrClosed, err)
+			answer(batch, err)
+			return err
 		default:
 			if !errors.Is(err, ErrFenced) && !errors.Is(err, ErrStoreFailed) {
 				err = fmt.Errorf("%w: %w", ErrStoreFailed, err)
