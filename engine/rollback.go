@@ -112,7 +112,7 @@ func (r *Run) judgeUndo(p *Entry, step *Step, o outcome) *Change {
 		c.OnCommit = o.onCommit
 		c.Entries = []Entry{r.undoEntry(KindUndone, p, now)}
 		return r.undone(r.past(c, p), now)
-	case o.why == ErrStopping:
+	case r.stopped(o):
 		return r.suspend()
 	case step != nil && r.mayRetry(step.UndoRetry, o, steer):
 		c := r.retry(p.Undo, p.UndoVisit(), step.UndoRetry, o, steer)

@@ -45,7 +45,7 @@ func (r *Run) judge(o outcome) *Change {
 		return r.snooze(o, steer)
 	case errors.Is(o.err, ErrUndecodable):
 		return r.stuck(o.err)
-	case o.why == ErrStopping:
+	case r.stopped(o):
 		return r.suspend()
 	case o.why == ErrCancelledRun, o.why == errRunTimeout:
 		return r.rollback(because(o), o.unknown, false)
@@ -53,6 +53,12 @@ func (r *Run) judge(o outcome) *Change {
 		return r.retry(r.head.State, r.head.Visit, step.Retry, o, steer)
 	}
 	return r.rollback(o.err, o.unknown, false)
+}
+
+// stopped reports whether the attempt ended by the stop: interrupted by it, or
+// refused by a scheduler that stops. A step that stops is not a step that failed.
+func (r *Run) stopped(o outcome) bool {
+	return o.why == ErrStopping || o.why == nil && errors.Is(o.err, ErrStopping) && r.suspended()
 }
 
 // because is what interrupted the attempt, and whether its goroutine was lost.

@@ -177,13 +177,14 @@ SELECT r.run, f.id AS flow, r.status, r.state, r.visit, r.attempt, r.key,
     r.missed, r.crashes, r.cancel, r.cause, r.error, r.stuck_reason, r.version, r.data
 FROM _segno_run r JOIN _segno_flow f ON f.flow = r.flow;
 
--- The history of one run, by its chain: ask with WHERE run = N. The chain is
+-- The history of one run, by its chain: ask with WHERE run = N. The last line
+-- has the run's status. The chain is
 -- walked with a subquery, not a join: for a join SQLite 3.40 reads the whole
 -- journal into a Bloom filter once there are statistics.
 CREATE VIEW segno_history AS
 SELECT r.run, f.id AS flow, j.id,
     strftime('%Y-%m-%dT%H:%M:%fZ', j.at / 1e6, 'unixepoch') AS at,
-    j.visit, j.kind, j.state, j.attempt,
+    j.visit, j.kind, j.state, j.attempt, CASE j.id WHEN r.last THEN r.status END AS status,
     CASE WHEN j.uncertain THEN 'uncertain' END AS uncertain, j.error, j.data
 FROM _segno_run r JOIN _segno_flow f ON f.flow = r.flow
 CROSS JOIN json_each((
@@ -198,7 +199,7 @@ CROSS JOIN _segno_journal j ON j.id = e.value;
 -- What happened lately, over all runs: ask with ORDER BY id DESC LIMIT n.
 CREATE VIEW segno_log AS
 SELECT j.id, strftime('%Y-%m-%dT%H:%M:%fZ', j.at / 1e6, 'unixepoch') AS at,
-    j.run, f.id AS flow, j.visit, j.kind, j.state, j.attempt,
+    j.run, f.id AS flow, j.visit, j.kind, j.state, j.attempt, CASE j.id WHEN r.last THEN r.status END AS status,
     CASE WHEN j.uncertain THEN 'uncertain' END AS uncertain, j.error
 FROM _segno_journal j CROSS JOIN _segno_run r ON r.run = j.run JOIN _segno_flow f ON f.flow = r.flow;
 
