@@ -404,3 +404,38 @@ func TestACancelBeatsTheDeadline(t *testing.T) {
 		expectError(t, "the run", r.ended(id, segno.RunCancelled), context.Canceled)
 	})
 }
+
+func TestACancelledStuckRunRollsBackWhenItIsResumed(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		b := newBed(t)
+		var said tally
+		f := flowOf("f", saga(1, &said, hold))
+		r := b.start(f)
+		id := r.trigger("f", cargo{})
+		synctest.Wait()
+		r, _ = stuck(b, f)
+		expect(t, "status", r.info(id).Status, segno.RunStuck)
+		r.cancel(id)
+		synctest.Wait()
+		expect(t, "status: its code is not there to roll back", r.info(id).Status, segno.RunStuck)
+		r = b.restart(f)
+		if err := r.ResumeRun(context.Background(), id); err != nil {
+			t.Fatal(err)
+		}
+		r.ended(id, segno.RunCancelled)
+		expect(t, "undone", said.String(), "s1:1")
+	})
+}
+
+func TestAStepMayCancelItsOwnRun(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		var r *live
+		r = newBed(t).start(flowOf("f", one(func(ctx context.Context, c *cargo) (leg, error) {
+			if err := r.CancelRun(context.Background(), segno.InfoFrom(ctx).Run); err != nil {
+				return "", err
+			}
+			return hold(ctx, c)
+		})))
+		r.ended(r.trigger("f", cargo{}), segno.RunCancelled)
+	})
+}

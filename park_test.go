@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -90,6 +91,7 @@ func TestAFailedOnCommitFailsTheAttempt(t *testing.T) {
 	for name, fault := range map[string]func(segno.Tx) error{
 		"error":      func(segno.Tx) error { return errTest },
 		"panic":      func(segno.Tx) error { panic(errTest) },
+		"goexit":     func(segno.Tx) error { runtime.Goexit(); return nil },
 		"constraint": func(tx segno.Tx) error { _, err := tx.Exec("INSERT INTO told VALUES (1 / 0, 2)"); return err },
 		"commit":     func(tx segno.Tx) error { _, err := tx.Exec("COMMIT"); return err },
 	} {
@@ -119,7 +121,7 @@ func TestAFailedOnCommitFailsTheAttempt(t *testing.T) {
 				expect(t, "the text says where", strings.Contains(e.Error(), "on commit"), true)
 				expect(t, "rows", r.told(), "attempt-3")
 				expect(t, "data", string(r.info(id).Data), `{}`)
-				if name == "panic" {
+				if name == "panic" || name == "goexit" {
 					expectError(t, "the run", e, segno.ErrPanic)
 				}
 				if name == "commit" {
@@ -612,11 +614,11 @@ func TestASleepIsNeverLongerThanItSays(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		b := newBed(t)
 		f := flowOf("f", one(segno.Sleep[cargo](900*time.Millisecond, done)))
+		b.stepClock(24 * time.Hour) // the first start's clock is a day ahead
 		r := b.start(f)
-		synctest.Wait()
-		r.StepClock(24 * time.Hour) // the first start's clock is a day ahead
 		id := r.trigger("f", cargo{})
 		synctest.Wait()
+		b.stepClock(0)
 		r = b.restart(f)
 		begin := time.Now()
 		r.completed(id)
@@ -637,5 +639,60 @@ func TestAWaitLetsOthersExecute(t *testing.T) {
 			r.completed(id)
 		}
 		expect(t, "twenty sleeps of a minute took", time.Since(begin), time.Minute)
+	})
+}
+
+func TestAParkedRunNoticesAClockThatWasSetForward(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		b := newBed(t)
+		r := b.start(flowOf("f", one(segno.Sleep[cargo](time.Hour, done))))
+		id := r.trigger("f", cargo{})
+		synctest.Wait()
+		b.stepClock(2 * time.Hour) // a suspend looks the same
+		begin := time.Now()
+		r.completed(id)
+		if d := time.Since(begin); d > 10*time.Second {
+			t.Errorf("noticed after: got = %v, want at most 10s", d)
+		}
+	})
+}
+
+func TestAWaitBeyondItsStepsTimeoutFails(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		b := newBed(t)
+		timer := segno.Timer(func(context.Context, *cargo) (time.Time, error) { return time.Now().Add(time.Hour), nil }, to(done))
+		flows := []segno.Flow{
+			flowOf("sleep", oneStep(segno.Step[leg, cargo]{Do: segno.Sleep[cargo](time.Hour, done), Timeout: time.Minute, Retry: segno.Exponential(5)})),
+			flowOf("timer", oneStep(segno.Step[leg, cargo]{Do: timer, Timeout: time.Minute, Retry: segno.Exponential(5)})),
+		}
+		r := b.start(flows...)
+		begin := time.Now()
+		ids := []segno.RunID{r.trigger("sleep", cargo{}), r.trigger("timer", cargo{})}
+		time.Sleep(30 * time.Second)
+		r = b.restart(flows...)
+		for _, id := range ids {
+			expectError(t, r.info(id).Flow, r.ended(id, segno.RunFailed), context.DeadlineExceeded)
+			expect(t, "took", time.Since(begin), time.Minute)
+		}
+	})
+}
+
+func TestAKeyTriggeredTwiceInOneTxIsOneRun(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newBed(t).start(segno.Flow{ID: "f", Workflow: one(to(done)), Overlap: segno.Allow(0)})
+		var first, second segno.RunID
+		err := r.Write(context.Background(), func(tx segno.Tx) error {
+			var one, two error
+			first, one = tx.Trigger("f", segno.Trigger{Key: "k", Input: cargo{N: 1}})
+			second, two = tx.Trigger("f", segno.Trigger{Key: "k", Input: cargo{N: 1}})
+			_, reused := tx.Trigger("f", segno.Trigger{Key: "k", Input: cargo{N: 2}})
+			expectError(t, "the third", reused, segno.ErrKeyReused)
+			return errors.Join(one, two)
+		})
+		if err != nil || first != second {
+			t.Errorf("runs: got = %d and %d, %v, want one", first, second, err)
+		}
+		r.completed(first)
+		expect(t, "runs", len(r.runs("f")), 1)
 	})
 }

@@ -21,7 +21,7 @@ type RunningScheduler struct {
 	queries
 	opts       Options
 	log        *slog.Logger
-	now        func() time.Time // tests of clock steps replace it
+	now        func() time.Time
 	order      []*flow
 	flows      map[string]*flow
 	store      *store.Store
@@ -52,7 +52,7 @@ type RunningScheduler struct {
 
 func newRunning(s *Scheduler) *RunningScheduler {
 	r := &RunningScheduler{
-		opts: s.opts, log: s.opts.Logger, now: wallClock, order: s.flows, flows: s.byID,
+		opts: s.opts, log: s.opts.Logger, now: s.now, order: s.flows, flows: s.byID,
 		resources: resources{list: s.opts.Resources},
 		places:    places{free: s.opts.MaxConcurrent, used: map[string]int{}},
 		alarm:     alarm{ring: make(chan struct{}, 1)},

@@ -156,6 +156,30 @@ func TestSweepUndoUncertain(t *testing.T) {
 	})
 }
 
+// That an attempt's outcome is unknown is not forgotten while the next one waits.
+func TestSweepUncertainIsKept(t *testing.T) {
+	sweep(t, segnotest.Scenario{
+		Register: sweepManual(func(fx *sweepFX) sweepFlow {
+			return sweepFlow{Initial: sA, Steps: sweepTable{
+				sA: {
+					Timeout: time.Second, Retry: segno.Retry{Attempts: 2, Initial: time.Hour, MaxDelay: time.Hour}, UndoUncertain: true,
+					Do: func(ctx context.Context, d *sweepData) (sweepAt, error) {
+						fx.Do(ctx, "a")
+						return "", sweepRest(ctx, time.Minute)
+					},
+					Undo: func(ctx context.Context, d sweepData) error {
+						fx.Do(ctx, fmt.Sprintf("undo a, uncertain: %v", segno.InfoFrom(ctx).Uncertain))
+						return nil
+					},
+				},
+				sDone: {Final: true},
+			}}
+		}),
+		Drive: sweepCancel(10*time.Second, segno.Trigger{}),
+		Check: sweepAll(sweepRun("f", "1", "cancelled", `{}`), sweepDid("undo a, uncertain: true")),
+	})
+}
+
 // The run's deadline is an instant: crashes and waits do not move it.
 func TestSweepRunTimeout(t *testing.T) {
 	for name, wait := range map[string]segno.DoFunc[sweepAt, sweepData]{

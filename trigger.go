@@ -38,7 +38,7 @@ func (r *RunningScheduler) Trigger(ctx context.Context, id string, t Trigger) (R
 	if err != nil {
 		return 0, err
 	}
-	input, err := r.inputOf(f, t)
+	input, err := f.inputOf(t)
 	if err != nil {
 		return 0, f.named(err)
 	}
@@ -63,7 +63,7 @@ func (r *RunningScheduler) triggerIn(tx *store.Tx, id string, t Trigger) (RunID,
 	if err != nil {
 		return 0, err
 	}
-	input, err := r.inputOf(f, t)
+	input, err := f.inputOf(t)
 	if err != nil {
 		return 0, f.named(err)
 	}
@@ -72,19 +72,18 @@ func (r *RunningScheduler) triggerIn(tx *store.Tx, id string, t Trigger) (RunID,
 }
 
 // inputOf is the stored form of a trigger's input.
-func (r *RunningScheduler) inputOf(f *flow, t Trigger) ([]byte, error) {
+func (f *flow) inputOf(t Trigger) ([]byte, error) {
 	if t.Input == nil {
 		return f.input, nil
 	}
-	input, err := f.def.encode(t.Input)
-	if err == nil && len(input) > r.opts.MaxData {
-		err = fmt.Errorf("%w: the input has %d bytes, Options.MaxData is %d", ErrConfig, len(input), r.opts.MaxData)
-	}
-	return input, err
+	return f.def.encode(t.Input)
 }
 
 // trigger checks what may refuse the run, and creates it.
 func (r *RunningScheduler) trigger(tx *store.Tx, f *flow, t Trigger, input []byte) (RunID, error) {
+	if len(input) > r.opts.MaxData {
+		return 0, fmt.Errorf("%w: the input has %d bytes, Options.MaxData is %d", ErrConfig, len(input), r.opts.MaxData)
+	}
 	now := r.now()
 	row := tx.Flow(f.ID)
 	if run, err := existing(tx, f, t, input); run != 0 || err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -347,5 +348,15 @@ func TestAGivenUpTriggerIsNotHalfDone(t *testing.T) {
 			r.completed(run.ID) // its outcome was unknown to the caller; it is whole in any case
 		}
 		expect(t, "runs and the count of them", fmt.Sprint(len(r.runs("f"))), fmt.Sprint(r.status("f").RunCount))
+	})
+}
+
+func TestAnInputBeyondMaxDataIsErrConfig(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		b := newBed(t).with(segno.Options{MaxData: 100})
+		r := b.start(flowOf("f", one(to(done))))
+		_, err := r.Trigger(context.Background(), "f", segno.Trigger{Input: cargo{Text: strings.Repeat("x", 200)}})
+		expectError(t, "Trigger", err, segno.ErrConfig)
+		expect(t, "runs", len(r.runs("f")), 0)
 	})
 }

@@ -5,9 +5,11 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -350,8 +352,8 @@ func TestABackupIsAWholeFile(t *testing.T) {
 			t.Errorf("mode of the backup: got = %v, %v, want 0600", st.Mode(), err)
 		}
 		b.path = path // it goes on from where the backup was made
+		expect(t, "status in the backup", b.rows("SELECT status FROM segno_runs")[0], "parked")
 		r = b.start(f)
-		expect(t, "status in the backup", r.info(id).Status, segno.RunParked)
 		r.completed(id)
 	})
 }
@@ -381,4 +383,44 @@ func TestHistoryReadsLikeALog(t *testing.T) {
 		_, err = r.History(context.Background(), 999)
 		expectError(t, "History of an unknown run", err, segno.ErrNotFound)
 	})
+}
+
+func TestTheLogNamesRunsAndNeverTheirData(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		var text lockedText
+		b := newBed(t).with(segno.Options{Logger: slog.New(slog.NewTextHandler(&text, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+		var said tally
+		f := flowOf("flow-f", saga(1, &said, fail))
+		r := b.start(f, flowOf("flow-g", one(hold)))
+		id := r.trigger("flow-f", cargo{Text: "the-payload"})
+		r.ended(id, segno.RunFailed)
+		r.trigger("flow-g", cargo{Text: "the-payload"})
+		synctest.Wait()
+		r = b.restart(f) // flow-g is an orphan now
+		synctest.Wait()
+		b.stop()
+		log := text.String()
+		for _, want := range []string{"flow=flow-f", fmt.Sprintf("run=%d", id), "went wrong", "flow=flow-g", "interrupted=1"} {
+			expect(t, "the log has "+want, strings.Contains(log, want), true)
+		}
+		expect(t, "the log has data", strings.Contains(log, "the-payload"), false)
+	})
+}
+
+// lockedText is a buffer that several goroutines write.
+type lockedText struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lockedText) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lockedText) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }
