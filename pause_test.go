@@ -42,7 +42,7 @@ func TestAPausedFlowsSlotsAreSkippedUntilItIsResumed(t *testing.T) {
 				expect(t, "PauseNote", info.PauseNote, "for the audit")
 				expect(t, "PauseActor", info.PauseActor, "ann")
 				expect(t, "NextRun", info.NextRun, time.Time{})
-				r = between(b, f)
+				between(b, f)
 				time.Sleep(2 * time.Minute)
 				r = between(b, f)
 				expect(t, "Paused", r.status("f").Paused, true)

@@ -374,7 +374,7 @@ func TestACrashUsesUpNoAttempt(t *testing.T) {
 		r = b.restart(f) // dies in attempt 3
 		synctest.Wait()
 		expect(t, "crashes in one visit add up over its attempts", r.info(id).Crashes, 2)
-		r = b.restart(f)
+		b.restart(f)
 		synctest.Wait()
 		expect(t, "attempts", s.numbers(), "[1 1 2 3 3 3]")
 		b.kill()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -767,5 +768,66 @@ func TestManySagasWithFailuresAnywhereBalanceToZero(t *testing.T) {
 			}
 			expect(t, fmt.Sprintf("balance of run %d", id), fmt.Sprint(lines, err), want)
 		}
+	})
+}
+
+func TestAnUndoThatIgnoresItsContextIsAbandoned(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		b := newBed(t)
+		var said tally
+		w := change(saga(3, &said, fail), "s2", func(s *segno.Step[leg, cargo]) {
+			s.Timeout = time.Second
+			s.Undo = func(context.Context, cargo) error { time.Sleep(10 * time.Minute); return nil }
+		})
+		r := b.start(flowOf("f", w))
+		begin := time.Now()
+		id := r.trigger("f", cargo{})
+		e := r.ended(id, segno.RunUndoFailed)
+		expect(t, "took: 1 s, 5 s grace and 1 min", time.Since(begin), 66*time.Second)
+		expect(t, "undone", said.String(), "s3:3 s1:1")
+		expect(t, "failed undos", len(e.Undo), 1)
+		expect(t, "the journal says abandoned", strings.Contains(e.Undo[0].Error(), "abandoned"), true)
+		time.Sleep(10 * time.Minute)
+		synctest.Wait()
+		expect(t, "goroutines in runs when it is back", r.InHand(), 0)
+		expect(t, "the late result is dropped", r.info(id).Status, segno.RunUndoFailed)
+	})
+}
+
+func TestGoexitInAnUndoIsAFailedUndo(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		var said tally
+		w := change(saga(2, &said, fail), "s2", func(s *segno.Step[leg, cargo]) {
+			s.Undo = func(context.Context, cargo) error { runtime.Goexit(); return nil }
+		})
+		r := newBed(t).start(flowOf("f", w))
+		e := r.ended(r.trigger("f", cargo{}), segno.RunUndoFailed)
+		expectError(t, "the failed undo", e.Undo[0], segno.ErrPanic)
+		expect(t, "undone", said.String(), "s1:1")
+	})
+}
+
+func TestOnCommitInAnUndoJoinsItsCommit(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		b := newBed(t).with(segno.Options{Schema: toldSchema})
+		var said tally
+		undo := func(ctx context.Context, _ cargo) error {
+			attempt := segno.InfoFrom(ctx).Attempt
+			err := tell(ctx, fmt.Sprintf("attempt-%d", attempt))
+			if attempt < 3 {
+				err = errors.Join(err, segno.OnCommit(ctx, func(segno.Tx) error { return errTest }))
+			}
+			return err
+		}
+		retried := change(saga(2, &said, fail), "s2", func(s *segno.Step[leg, cargo]) { s.Undo, s.UndoRetry = undo, plain(3, time.Millisecond) })
+		once := change(saga(2, &said, fail), "s2", func(s *segno.Step[leg, cargo]) { s.Undo = undo })
+		r := b.start(flowOf("retried", retried), flowOf("once", once))
+		id := r.trigger("retried", cargo{})
+		r.ended(id, segno.RunFailed)
+		expect(t, "rows", r.told(), "attempt-3")
+		expect(t, "log", r.log(id), "enter s1, enter s2, enter s3, rollback s3, retry s2, retry s2, undone s2, undone s1, end s3")
+		e := r.ended(r.trigger("once", cargo{}), segno.RunUndoFailed)
+		expect(t, "the failed undo", e.Undo[0].Error(), "undo of s2: on commit: test: went wrong")
+		expect(t, "rows", r.told(), "attempt-3")
 	})
 }

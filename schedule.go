@@ -30,13 +30,15 @@ const (
 
 // Every is due at anchor + k·d. The anchor is the moment of the flow's first
 // registration, stored once: the flow runs at once then, and a restart keeps
-// the phase. d is at least 1 ms.
-func Every(d time.Duration) Schedule { return Schedule{kind: interval, d: d, err: badInterval(d)} }
+// the phase. d is at least 1 ms, and kept to the microsecond.
+func Every(d time.Duration) Schedule {
+	return Schedule{kind: interval, d: d.Truncate(time.Microsecond), err: badInterval(d)}
+}
 
 // FixedDelay is due d after the end of the flow's last run, and at once when
 // the flow is registered first. d is at least 1 ms.
 func FixedDelay(d time.Duration) Schedule {
-	return Schedule{kind: fixedDelay, d: d, err: badInterval(d)}
+	return Schedule{kind: fixedDelay, d: d.Truncate(time.Microsecond), err: badInterval(d)}
 }
 
 // Cron is due by a cron expression of five fields, or six with leading

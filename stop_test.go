@@ -152,12 +152,11 @@ func TestStopDispatchesNothingMore(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		b := newBed(t)
 		var calls tally
-		r := b.start(segno.Flow{ID: "f", Workflow: one(func(context.Context, *cargo) (leg, error) {
+		b.start(segno.Flow{ID: "f", Workflow: one(func(context.Context, *cargo) (leg, error) {
 			calls.add("call")
 			time.Sleep(1500 * time.Millisecond)
 			return done, nil
 		}), Schedule: segno.Every(time.Second), Overlap: segno.Allow(0)})
-		_ = r
 		time.Sleep(time.Second / 2)
 		b.stop() // a slot comes while it waits for the run in flight
 		expect(t, "calls", calls.String(), "call")

@@ -396,7 +396,7 @@ func TestTheLogNamesRunsAndNeverTheirData(t *testing.T) {
 		r.ended(id, segno.RunFailed)
 		r.trigger("flow-g", cargo{Text: "the-payload"})
 		synctest.Wait()
-		r = b.restart(f) // flow-g is an orphan now
+		b.restart(f) // flow-g is an orphan now
 		synctest.Wait()
 		b.stop()
 		log := text.String()

@@ -140,8 +140,7 @@ func TestSetBackoffOfAnUnknownFlowIsErrNotFound(t *testing.T) {
 }
 
 type (
-	private   struct{ N, hidden int }
-	tagged    struct{ N, hidden int }
+	private   struct{ _ int }
 	marshaled struct{ hidden int }
 	inner     struct{ C chan int }
 	tree      struct{ Left, Right *tree }
@@ -194,7 +193,6 @@ func TestDataThatJSONWouldLoseIsRefused(t *testing.T) {
 			t.Errorf("%s: got error %v, want none", name, fault)
 		}
 	}
-	_ = tagged{hidden: private{}.hidden}
 }
 
 func TestStartChecksAllFlowsBeforeAnythingIsSetUp(t *testing.T) {

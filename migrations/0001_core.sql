@@ -178,14 +178,15 @@ SELECT r.run, f.id AS flow, r.status, r.state, r.visit, r.attempt, r.key,
 FROM _segno_run r JOIN _segno_flow f ON f.flow = r.flow;
 
 -- The history of one run, by its chain: ask with WHERE run = N. The last line
--- has the run's status. The chain is
+-- has the run's status, and of an error there is its first line. The chain is
 -- walked with a subquery, not a join: for a join SQLite 3.40 reads the whole
 -- journal into a Bloom filter once there are statistics.
 CREATE VIEW segno_history AS
 SELECT r.run, f.id AS flow, j.id,
     strftime('%Y-%m-%dT%H:%M:%fZ', j.at / 1e6, 'unixepoch') AS at,
     j.visit, j.kind, j.state, j.attempt, CASE j.id WHEN r.last THEN r.status END AS status,
-    CASE WHEN j.uncertain THEN 'uncertain' END AS uncertain, j.error, j.data
+    CASE WHEN j.uncertain THEN 'uncertain' END AS uncertain,
+    substr(j.error, 1, instr(j.error || char(10), char(10)) - 1) AS error, j.data
 FROM _segno_run r JOIN _segno_flow f ON f.flow = r.flow
 CROSS JOIN json_each((
     WITH RECURSIVE chain (id, n) AS (
@@ -200,7 +201,8 @@ CROSS JOIN _segno_journal j ON j.id = e.value;
 CREATE VIEW segno_log AS
 SELECT j.id, strftime('%Y-%m-%dT%H:%M:%fZ', j.at / 1e6, 'unixepoch') AS at,
     j.run, f.id AS flow, j.visit, j.kind, j.state, j.attempt, CASE j.id WHEN r.last THEN r.status END AS status,
-    CASE WHEN j.uncertain THEN 'uncertain' END AS uncertain, j.error
+    CASE WHEN j.uncertain THEN 'uncertain' END AS uncertain,
+    substr(j.error, 1, instr(j.error || char(10), char(10)) - 1) AS error
 FROM _segno_journal j CROSS JOIN _segno_run r ON r.run = j.run JOIN _segno_flow f ON f.flow = r.flow;
 
 CREATE VIEW segno_slots AS

@@ -14,7 +14,9 @@ FROM _segno_run r LEFT JOIN _segno_journal j USING (run) ORDER BY r.run, j.id`, 
 WHERE run NOT IN (SELECT run FROM _segno_run) GROUP BY run`)
 }
 
-// history follows one run through its entries.
+// history follows one run through its entries. A rollback that UndoRun repeats
+// opens an ended run again, so that an end may have entries behind it: those of
+// another rollback.
 type history struct {
 	c       *checker
 	run     head

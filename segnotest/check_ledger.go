@@ -38,7 +38,8 @@ GROUP BY r.run HAVING r.missed <> coalesce(sum(l.count), 0) OR r.first_missed IS
 	)
 }
 
-// ledger follows one flow through its stretches.
+// ledger follows one flow through its stretches. What the slots are is worked
+// out anew here, not asked of segno: it may be wrong about them.
 type ledger struct {
 	c     *checker
 	flow  scheduled

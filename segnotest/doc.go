@@ -2,8 +2,9 @@
 //
 // [CrashSweep] runs a scenario, kills it before and after every single commit,
 // starts it again on the same file, and fails unless it ends as it would have
-// without the kill. Time is fake (see [testing/synctest]): a scenario that
-// takes a day takes a moment. The database is a real file.
+// without the kill. Time is fake (see [testing/synctest]): a scenario of an hour
+// takes a moment. The database is a real file; with TMPDIR in memory its syncs
+// cost nothing.
 //
 //	func TestOrdersSurviveCrashes(t *testing.T) {
 //		segnotest.CrashSweep(t, segnotest.Scenario{
@@ -31,6 +32,12 @@
 // its Info.Attempt, and Drive must be idempotent: trigger with a Key, and ask
 // the clock (see [At]) what lies behind.
 //
+// A failure names the kill by the number of the commit and the functions that
+// made it. The incarnation dies as a process does: nothing that it writes or
+// does counts from then on, the lock is free, and the next one starts at the
+// same instant. What the sweep cannot show is what the disk does in a crash.
+//
 // [Open] starts a scheduler on a temporary file that is stopped and checked at
-// the end of the test; [Check] checks any file, in use or not.
+// the end of the test; [Check] checks any file, in use or not. Both are at home
+// in a bubble and outside of one.
 package segnotest

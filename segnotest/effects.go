@@ -21,7 +21,8 @@ type Effects struct {
 
 // Do counts the named effect. In a sweep it must happen as often as without
 // the kill, and at most once more per kill; and of each run no more than one
-// unit may be repeated. ctx is the step's.
+// unit may be repeated over a kill. ctx is the step's. A name holds what makes
+// the effect one of its own: the order, the attempt, in an Undo the rollback.
 func (fx *Effects) Do(ctx context.Context, name string) { fx.record(ctx, name, false) }
 
 // Repeat counts an effect that a crash may repeat any number of times: one of a

@@ -7,7 +7,7 @@ import (
 	"github.com/segnodev/segno"
 )
 
-// A Scenario is a program to be killed. Register or Then must be given.
+// A Scenario is a program to be killed, and what is known of its end.
 type Scenario struct {
 	// Options are those of every incarnation, with SmallWAL set; nil: the zero
 	// Options. A jitter, of backoff and retries, is the scenario's own affair.
@@ -44,11 +44,11 @@ type Scenario struct {
 	Check func(o *Outcome) error
 }
 
-// A Phase is one life of the program: see the fields of Scenario.
+// A Phase is one life of the program.
 type Phase struct {
-	Register  func(s *segno.Scheduler, fx *Effects) error
-	Drive     func(ctx context.Context, r *segno.RunningScheduler) error
-	LeaveOpen bool
+	Register  func(s *segno.Scheduler, fx *Effects) error                // see Scenario.Register
+	Drive     func(ctx context.Context, r *segno.RunningScheduler) error // see Scenario.Drive
+	LeaveOpen bool                                                       // see Scenario.LeaveOpen
 }
 
 // phases lists the lives of the program.

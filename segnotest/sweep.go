@@ -46,6 +46,8 @@ func CrashSweep(t *testing.T, s Scenario) {
 	if testing.Short() {
 		stride = max(s.Stride, 1)
 	}
+	// The order of commits may vary, and with it their number: the sweep is over
+	// when a kill finds no commit any more.
 	for k := 1; !done; k += stride {
 		for _, after := range []bool{false, true} {
 			v := play(t, &s, s.kills(k, after))
@@ -275,6 +277,8 @@ func (v *variant) compare(base *variant) error {
 		if killed {
 			most = 1
 		}
+		// A unit is settled by the commit behind it. If two of one run happen again,
+		// the first was taken for settled before it was.
 		for run, names := range v.rec.repeated(i + 1) {
 			if len(names) > most {
 				errs = append(errs, fmt.Errorf("run %d: units repeated behind incarnation %d: got = %d (%s), want at most %d",

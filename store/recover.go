@@ -25,9 +25,11 @@ type Recovery struct {
 }
 
 // Recover lets go of every run that the last owner held, and counts a crash on
-// those that may have killed it. A run that slept a short wait is innocent. If
-// exactly one suspect was executing, it alone is blamed; if several were, none,
-// and the next start watches each for twice as long.
+// those that may have killed it. A run that slept a short wait is innocent. A
+// suspect is blamed only if it was the only one executing; if several were, none
+// of them is, and the next start watches each for twice as long. What is no
+// suspect yet is counted in any case: it may be the one, and until it is watched,
+// too, suspects would be blamed for what it does.
 func (tx *Tx) Recover(now time.Time, suspectFor time.Duration) (rec Recovery, err error) {
 	var was int64
 	row := tx.w.conn.QueryRowContext(background, "SELECT clean, suspect_for FROM _segno_owner")
@@ -51,7 +53,7 @@ func (tx *Tx) Recover(now time.Time, suspectFor time.Duration) (rec Recovery, er
 		rec.SuspectFor = suspectFor
 	}
 	for i := range held {
-		blamed := !rec.Clean && executing(&held[i], now) && (suspects == 0 || suspects == 1 && held[i].Suspect)
+		blamed := !rec.Clean && executing(&held[i], now) && (!held[i].Suspect || suspects == 1)
 		if err := tx.letGo(held[i], now, blamed); err != nil {
 			return rec, err
 		}
