@@ -201,6 +201,7 @@ func TestATransitionToAFinalStateWinsOverACancel(t *testing.T) {
 		ready := make(chan struct{})
 		r := newBed(t).start(flowOf("f", one(func(context.Context, *cargo) (leg, error) { <-ready; return done, nil })))
 		id := r.trigger("f", cargo{})
+		synctest.Wait() // until its step waits
 		r.cancel(id)
 		close(ready) // within the grace
 		r.completed(id)

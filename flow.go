@@ -49,10 +49,12 @@ const allowBase = 2
 // n is pending until its turn comes.
 func Allow(n int) Overlap { return Overlap(allowBase + n) }
 
-// limit returns how many runs may execute at once; 0: no limit.
+// limit returns how many places the flow's runs may have at once; 0: no limit.
+// Under Skip it is the count of open runs that decides: a place may belong to a
+// goroutine whose run has long gone on without it.
 func (o Overlap) limit() int {
 	if o == Skip {
-		return 1
+		return 0
 	}
 	return int(o) - allowBase
 }

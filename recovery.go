@@ -131,6 +131,12 @@ func (f *flow) reconcile(tx *store.Tx, row *store.Flow, now time.Time) error {
 	if err := tx.Event("schedule_changed", f.ID, row.Schedule+" → "+schedule, now); err != nil {
 		return err
 	}
+	if st := storedSchedule(row.Schedule).between(row.Anchor, row.Cursor, now); st.count > 0 {
+		slots := store.Slots{First: st.first, Last: st.last, Count: st.count, Outcome: "skipped", Reason: "schedule_changed"}
+		if err := tx.Ledger(row, slots, now); err != nil {
+			return err
+		}
+	}
 	row.Schedule, row.Next = schedule, time.Time{}
 	if f.Schedule.kind == interval && !row.Cursor.IsZero() {
 		row.Anchor = row.Cursor // the phase stays

@@ -3,6 +3,7 @@ package segno
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -82,6 +83,28 @@ func (s Schedule) String() string {
 		return "at " + s.at.Format(time.RFC3339Nano)
 	}
 	return ""
+}
+
+// storedSchedule reads a schedule back from what String made of it; one that an
+// older program wrote and this one cannot read has no slots.
+func storedSchedule(text string) Schedule {
+	var s Schedule
+	switch kind, rest, _ := strings.Cut(text, " "); kind {
+	case "every":
+		if d, err := time.ParseDuration(rest); err == nil {
+			s = Every(d)
+		}
+	case "cron":
+		s = Cron(rest)
+	case "at":
+		if t, err := time.Parse(time.RFC3339Nano, rest); err == nil {
+			s = At(t)
+		}
+	}
+	if s.err != nil {
+		return Schedule{}
+	}
+	return s
 }
 
 // validate returns what is wrong with the schedule.
