@@ -90,16 +90,29 @@ func (tx *Tx) letGo(h engine.Head, now time.Time, blamed bool) error {
 		after.Status, died = engine.Pending, "the process died in this visit"
 		after.Uncertain = h.Uncertain || executing(&h, now)
 	}
-	if !blamed {
-		return tx.Replace(h, after)
+	if blamed {
+		after.Crashes++
+		e := engine.Entry{
+			ID: tx.w.nextEntry, Run: h.Run, Kind: engine.KindCrash, State: h.State, Visit: h.Visit, Attempt: h.Attempt, Version: h.Version,
+			At: now, Error: died, Uncertain: after.Uncertain, Prev: h.Last,
+		}
+		if err := tx.appendEntry(&e); err != nil {
+			return err
+		}
+		after.Last = e.ID
 	}
-	after.Crashes++
-	err := tx.Replace(h, after, engine.Entry{
-		Kind: engine.KindCrash, State: h.State, Visit: h.Visit, Attempt: h.Attempt, At: now,
-		Error: died, Uncertain: after.Uncertain,
-	})
+	n, err := tx.exec(tx.w.letGo, after.Status, micros(after.Wake), after.Uncertain, after.Crashes, after.Last, h.Run, h.Seq)
+	if err == nil && n != 1 {
+		err = ErrConflict
+	}
+	tx.counted(&h, &after)
 	return err
 }
+
+// letGoSQL binds little: a start has to let go of every run in flight before
+// the first of them is resumed.
+const letGoSQL = `UPDATE _segno_run SET seq = seq + 1, status = ?, held = 0, suspect = 0, wake = ?, uncertain = ?, crashes = ?, last = ?
+WHERE run = ? AND seq = ?`
 
 // MarkClean says that the owner stops by itself, so that no crash is counted,
 // and keeps the high-water marks of the ids.

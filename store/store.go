@@ -48,6 +48,7 @@ type Store struct {
 	closing chan struct{}
 	done    chan struct{} // closed when the writer is gone
 
+	current   bool  // the file had the newest schema when it was opened
 	unwritten error // why the writer could not write all, once it is gone
 	now       func() time.Time
 	once      sync.Once
@@ -126,6 +127,7 @@ func (s *Store) vet(ctx context.Context) (empty bool, err error) {
 	}
 	empty = id.app == 0 && id.empty
 	s.Adopted = id.app == 0 && !empty
+	s.current = id.schema == latest
 	return empty, vet(s.path, id, latest)
 }
 
@@ -152,10 +154,15 @@ func (s *Store) prepareFile(ctx context.Context, fresh bool) error {
 	if err := s.db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_master WHERE name = '_segno_owner'").Scan(&known); err != nil {
 		return err
 	}
+	var raised int64
 	if known > 0 {
-		if _, err := raise(); err != nil {
+		var err error
+		if raised, err = raise(); err != nil {
 			return err
 		}
+	}
+	if s.current && raised == 1 { // nothing to migrate: a restart need not wait for goose to find that out
+		return s.lock.watch()
 	}
 	if err := migrate(ctx, s.db); err != nil {
 		return err

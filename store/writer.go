@@ -57,21 +57,21 @@ type writer struct {
 	settle Settle
 	epoch  int64
 
-	begin, commitTx, rollback, check                *sql.Stmt
-	savepoint, release, undo                        *sql.Stmt
-	advance, complete, replace, entry, insert, hold *sql.Stmt
-	putFlow, putMemo, dropMemos                     *sql.Stmt
-	nextRun, nextEntry, nextFlow                    int64
-	flows                                           map[int64]*Flow
-	byID                                            map[string]*Flow
-	closing                                         <-chan struct{}
-	failed                                          func() error // why nothing may be written any more
-	degraded                                        func(error)  // told of trouble, and of its end with nil
-	troubled                                        bool         // it has been told
-	smallWAL                                        bool
-	inUser                                          atomic.Int64 // the writer's goroutine while it is in a function of the user's
-	images                                          []image      // of the last batch, to be used again
-	stmts                                           []*sql.Stmt
+	begin, commitTx, rollback, check                       *sql.Stmt
+	savepoint, release, undo                               *sql.Stmt
+	advance, complete, replace, entry, insert, hold, letGo *sql.Stmt
+	putFlow, putMemo, dropMemos                            *sql.Stmt
+	nextRun, nextEntry, nextFlow                           int64
+	flows                                                  map[int64]*Flow
+	byID                                                   map[string]*Flow
+	closing                                                <-chan struct{}
+	failed                                                 func() error // why nothing may be written any more
+	degraded                                               func(error)  // told of trouble, and of its end with nil
+	troubled                                               bool         // it has been told
+	smallWAL                                               bool
+	inUser                                                 atomic.Int64 // the writer's goroutine while it is in a function of the user's
+	images                                                 []image      // of the last batch, to be used again
+	stmts                                                  []*sql.Stmt
 }
 
 // prepare makes the writer's statements, once.
@@ -85,7 +85,7 @@ ON CONFLICT (flow) DO UPDATE SET (` + flowColumns + `) = (` + excluded(flowColum
 		{&w.begin, "BEGIN IMMEDIATE"}, {&w.commitTx, "COMMIT"}, {&w.rollback, "ROLLBACK"},
 		{&w.check, "SELECT epoch FROM _segno_owner"},
 		{&w.savepoint, "SAVEPOINT segno_request"}, {&w.release, "RELEASE segno_request"}, {&w.undo, "ROLLBACK TO segno_request"},
-		{&w.advance, advanceSQL}, {&w.replace, replaceSQL}, {&w.entry, entrySQL}, {&w.insert, insertSQL}, {&w.complete, completeSQL}, {&w.hold, holdSQL},
+		{&w.advance, advanceSQL}, {&w.replace, replaceSQL}, {&w.entry, entrySQL}, {&w.insert, insertSQL}, {&w.complete, completeSQL}, {&w.hold, holdSQL}, {&w.letGo, letGoSQL},
 		{&w.putFlow, putFlow}, {&w.putMemo, putMemoSQL}, {&w.dropMemos, dropMemosSQL},
 	} {
 		stmt, err := w.conn.PrepareContext(background, p.sql)
