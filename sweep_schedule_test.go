@@ -105,9 +105,12 @@ func TestSweepFixedDelay(t *testing.T) {
 		Times: true,
 		Register: sweepFlowOf(segno.Flow{Schedule: segno.FixedDelay(time.Minute), Backoff: segno.BackoffPolicy{Jitter: -1}},
 			func(ctx context.Context, fx *sweepFX, slot time.Duration) error {
-				if slot == time.Minute {
+				switch now := segnotest.Now(); {
+				case slot == time.Minute:
 					fx.Do(ctx, "fail")
 					return errSweep
+				case now >= 150*time.Second && now < 160*time.Second: // the triggered one takes its time
+					return segno.Snooze(10 * time.Second)
 				}
 				return sweepTick(ctx, fx, slot)
 			}),
@@ -127,7 +130,29 @@ func TestSweepFixedDelay(t *testing.T) {
 				}
 			}
 		},
-		Check: sweepSlots("0s..0s ×1 fired", "1m0s..1m0s ×1 fired", "2m0s..2m0s ×1 fired", "3m30s..3m30s ×1 fired"),
+		Check: sweepSlots("0s..0s ×1 fired", "1m0s..1m0s ×1 fired", "2m0s..2m0s ×1 fired", "3m40s..3m40s ×1 fired"),
+	})
+}
+
+// A pause that is ended before the slot that fell into it was put on record.
+func TestSweepFixedDelayPaused(t *testing.T) {
+	register := sweepFlowOf(segno.Flow{Schedule: segno.FixedDelay(time.Minute)}, sweepTick)
+	sweep(t, segnotest.Scenario{
+		Times:    true,
+		Register: register,
+		Drive: func(ctx context.Context, r *segno.RunningScheduler) error {
+			return errors.Join(segnotest.At(ctx, 30*time.Second), r.PauseFlow(ctx, "f", segno.Pause{}))
+		},
+		LeaveOpen: true,
+		Then: []segnotest.Phase{{
+			Register: func(s *segno.Scheduler, fx *sweepFX) error {
+				return errors.Join(segnotest.At(context.Background(), 90*time.Second), register(s, fx))
+			},
+			Drive: func(ctx context.Context, r *segno.RunningScheduler) error {
+				return errors.Join(r.ResumeFlow(ctx, "f"), segnotest.At(ctx, 170*time.Second))
+			},
+		}},
+		Check: sweepSlots("0s..0s ×1 fired", "1m0s..1m0s ×1 skipped paused", "2m30s..2m30s ×1 fired"),
 	})
 }
 

@@ -219,7 +219,12 @@ func TestSweepPollTolerates(t *testing.T) {
 			}}
 		}),
 		Drive: sweepTrigger("1"),
-		Check: sweepRun("f", "1", "completed", `{}`),
+		Check: func(o *segnotest.Outcome) error {
+			if got := len(o.Effects); got != 17 { // six, a retry 5 s behind the last, and eleven more
+				return fmt.Errorf("polls: got = %d, want = 17", got)
+			}
+			return sweepRun("f", "1", "completed", `{}`)(o)
+		},
 	})
 }
 
