@@ -113,11 +113,12 @@ func (r *RunningScheduler) dispatchRuns(ctx context.Context, now time.Time) erro
 			return err
 		}
 		slices.SortStableFunc(due, func(a, b engine.Head) int { return a.Wake.Compare(b.Wake) })
-		blocked := map[string]bool{}
+		blocked := map[string]bool{} // by flow: true, nothing of it fits in; false, nothing that must be alone
 		err = r.update(ctx, func(tx *store.Tx) error {
 			clear(blocked)
 			for _, h := range due {
-				if blocked[h.Flow] {
+				alone := r.alone(&h)
+				if all, some := blocked[h.Flow]; all || some && alone {
 					continue
 				}
 				isFull, err := r.claim(tx, h, false)
@@ -125,7 +126,7 @@ func (r *RunningScheduler) dispatchRuns(ctx context.Context, now time.Time) erro
 					return err
 				}
 				if isFull {
-					blocked[h.Flow] = true
+					blocked[h.Flow] = !alone
 				}
 			}
 			return nil

@@ -157,6 +157,13 @@ func clearStreak(row *store.Flow) {
 	row.GateSet, row.GateDelay, row.GateUntil = time.Time{}, 0, time.Time{}
 }
 
+// alone reports whether a run may begin only while no other of its flow is
+// active. One that is active itself, and parked, must not wait for it.
+func (r *RunningScheduler) alone(h *engine.Head) bool {
+	f := r.flows[h.Flow]
+	return f != nil && f.Overlap == Skip && h.Status == engine.Pending && !h.Cancel
+}
+
 // claim takes a run that waits in the file, if its flow has room for it, and
 // launches it once that is durable. It reports whether the flow is full.
 func (r *RunningScheduler) claim(tx *store.Tx, h engine.Head, suspect bool) (full bool, err error) {
@@ -164,8 +171,7 @@ func (r *RunningScheduler) claim(tx *store.Tx, h engine.Head, suspect bool) (ful
 	if f == nil || row == nil {
 		return false, r.setAside(tx, h, r.now())
 	}
-	alone := f.Overlap == Skip && h.Status == engine.Pending && !h.Cancel
-	if alone && row.Active > 0 {
+	if r.alone(&h) && row.Active > 0 {
 		r.places.miss()
 		return true, nil
 	}

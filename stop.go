@@ -88,8 +88,10 @@ func (r *RunningScheduler) watchStore() {
 	r.stopOnce.Do(func() {
 		r.log.Error("segno: the store failed, everything stops", "error", r.store.Err())
 		close(r.stopping)
-		r.loops.Wait()
-		r.finish(r.abort(r.store.Err()))
+		go func() { // a Stop that comes meanwhile must not wait for the Once
+			r.loops.Wait()
+			r.finish(r.abort(r.store.Err()))
+		}()
 	})
 }
 
