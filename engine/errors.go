@@ -102,6 +102,7 @@ type Steer struct {
 	Err       error         // what the step reports; nil for a snooze
 	Permanent bool          // never retried
 	Snooze    bool          // a success that stays in its state
+	Keep      bool          // of a snooze: the attempt goes on, with its number
 	After     time.Duration // delay of the next attempt, or of the snooze
 	Until     time.Time     // instant of the snooze, instead of After
 }
