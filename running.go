@@ -74,6 +74,7 @@ func (r *RunningScheduler) use(st *store.Store) {
 	r.eng = &engine.Engine{
 		Journal: st, Now: r.now, Grace: r.opts.Grace, AbandonAfter: r.opts.AbandonAfter, ParkAfter: r.opts.ParkAfter,
 		MaxData: r.opts.MaxData, MaxCrashes: r.opts.MaxCrashes, HandOver: r.handOver, Cleared: r.cleared,
+		Recalled: r.recalled,
 	}
 }
 

@@ -21,6 +21,8 @@ type Engine struct {
 	HandOver func(old, next *Run)
 	// Cleared, if set, is told when a suspect has come to the end of its visit.
 	Cleared func(run int64)
+	// Recalled, if set, is told when a run was asked to cancel for its parent's sake.
+	Recalled func(run int64)
 }
 
 // protectedFor bounds a step with an Undo that must not be interrupted, and an
@@ -36,6 +38,7 @@ type Run struct {
 	flow    string
 	head    Head
 	kept    bool // the journal keeps data between the steps
+	called  bool // by another run
 
 	admitted  bool
 	left      *outcome     // what an attempt that never returned is taken for
@@ -43,6 +46,7 @@ type Run struct {
 	settledAt time.Time    // of the last commit
 	undoUntil time.Time    // end of the rollback's budget in this process
 	repaid    map[int]bool // visits undone by earlier rollbacks
+	attached  *attachment  // what the visit keeps open between its units
 
 	mu       sync.Mutex // guards what follows
 	unit     *unit
@@ -55,7 +59,7 @@ type Run struct {
 // Begin takes a held head. Step contexts descend from ctx.
 func (e *Engine) Begin(ctx context.Context, m *Machine, h Head) *Run {
 	return &Run{
-		eng: e, machine: m, base: ctx, id: h.Run, flow: h.Flow, head: h, kept: m.KeepData || m.undoable(),
+		eng: e, machine: m, base: ctx, id: h.Run, flow: h.Flow, head: h, kept: m.KeepData || m.undoable(), called: h.Parent != 0,
 		cancel: h.Cancel, nudge: make(chan struct{}, 1), settledAt: e.Now(),
 		memos: memos{known: h.Seq == 1}, // nobody can have written any before the first visit
 	}
@@ -65,6 +69,7 @@ func (e *Engine) Begin(ctx context.Context, m *Machine, h Head) *Run {
 // the head as it was committed last. Any error means that the run is no longer
 // ours: the journal refused, or another goroutine has it.
 func (r *Run) Drive() (Head, error) {
+	defer r.detach()
 	for r.head.Status.Executing() && r.head.Held {
 		c, err := r.settle()
 		if err == nil && c != nil {
@@ -86,6 +91,9 @@ func (r *Run) ID() int64 { return r.id }
 // Flow returns the id of the run's flow.
 func (r *Run) Flow() string { return r.flow }
 
+// Called reports whether another run has called this one.
+func (r *Run) Called() bool { return r.called }
+
 // settle does the next thing of the run and says what to commit; nil: look again.
 func (r *Run) settle() (*Change, error) {
 	now := r.eng.Now()
@@ -96,6 +104,8 @@ func (r *Run) settle() (*Change, error) {
 		return r.suspend(), nil
 	case !r.admitted:
 		return r.admit()
+	case r.head.Child != 0 && r.leaving(now):
+		return r.recall(now)
 	case r.head.Status == Undoing:
 		return r.undo(now)
 	case r.cancelled():
@@ -154,11 +164,17 @@ func (r *Run) take(c *Change) {
 	for key, value := range c.Memos {
 		r.memos.put(key, value)
 	}
+	if c.After.Visit != r.head.Visit || c.After.Status != Running {
+		r.detach()
+	}
 	cleared := r.head.Suspect && !c.After.Suspect
 	r.head = c.After
 	r.settledAt = r.eng.Now()
 	if cleared && r.eng.Cleared != nil {
 		r.eng.Cleared(r.head.Run)
+	}
+	if c.Recall && r.eng.Recalled != nil {
+		r.eng.Recalled(r.head.Child)
 	}
 }
 
@@ -174,7 +190,9 @@ func (r *Run) Cancel() {
 // Suspend asks the run to stop behind the unit in flight.
 func (r *Run) Suspend() {
 	r.mu.Lock()
-	r.stopping = true
+	if r.stopping = true; r.unit != nil {
+		r.unit.ask(ErrStopping)
+	}
 	r.mu.Unlock()
 	r.wakeUp()
 }
