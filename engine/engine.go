@@ -21,6 +21,8 @@ type Engine struct {
 	HandOver func(old, next *Run)
 	// Cleared, if set, is told when a suspect has come to the end of its visit.
 	Cleared func(run int64)
+	// Observe, if set, is told what happens to the runs, each in its goroutine.
+	Observe func(Event)
 }
 
 // protectedFor bounds a step with an Undo that must not be interrupted, and an
@@ -43,6 +45,8 @@ type Run struct {
 	settledAt time.Time    // of the last commit
 	undoUntil time.Time    // end of the rollback's budget in this process
 	repaid    map[int]bool // visits undone by earlier rollbacks
+	watch     watch        // what the observer has been told
+	telling   sync.Mutex   // held while it is told something: units have goroutines of their own
 
 	mu       sync.Mutex // guards what follows
 	unit     *unit
@@ -65,13 +69,13 @@ func (e *Engine) Begin(ctx context.Context, m *Machine, h Head) *Run {
 // the head as it was committed last. Any error means that the run is no longer
 // ours: the journal refused, or another goroutine has it.
 func (r *Run) Drive() (Head, error) {
-	for r.head.Status.Executing() && r.head.Held {
+	for r.opens(); r.head.Status.Executing() && r.head.Held; r.opens() {
 		c, err := r.settle()
 		if err == nil && c != nil {
 			err = r.commit(c)
 		}
 		if err != nil {
-			return r.head, err
+			return r.head, r.gone(err)
 		}
 	}
 	return r.head, nil
@@ -148,6 +152,7 @@ func (r *Run) commit(c *Change) error {
 
 // take makes the committed head the current one.
 func (r *Run) take(c *Change) {
+	r.tell(c)
 	if c.After.Visit != r.head.Visit || c.After.Status == Undoing && r.head.Status != Undoing {
 		r.memos = memos{known: true} // a visit entered here has none yet, and a rollback closes the visit
 	}
@@ -160,6 +165,7 @@ func (r *Run) take(c *Change) {
 	if cleared && r.eng.Cleared != nil {
 		r.eng.Cleared(r.head.Run)
 	}
+	r.flush()
 }
 
 // Cancel tells the run that its cancel flag is set. The unit in flight is

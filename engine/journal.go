@@ -34,6 +34,10 @@ type Change struct {
 	DropMemos bool              // the visit's memos are of no more use
 	// Yields says that this change already takes account of the cancel flag.
 	Yields bool
+	// Why is the error behind the change, and Closed says of a rollback that its
+	// visit has succeeded: for the observer, not stored.
+	Why    error
+	Closed bool
 }
 
 // An Entry is one line of a run's journal.
