@@ -169,4 +169,3 @@ func TestEventsOfACancel(t *testing.T) {
 		w.want(t, "events", "run_started state_entered:a checkpoint1 task_started:a task_failed:a run_cancelled checkpoint2 run_finished:cancelled")
 	})
 }
-
