@@ -113,7 +113,9 @@ type Event struct {
 	Seq int64
 	// Status is that of the run, as committed last.
 	Status RunStatus
-	Err    error
+	// Err is what has failed. It matches what the step returned, and the same
+	// sentinels as the error of a run: see RunError.
+	Err error
 	// Due is when a retry or a wait is over.
 	Due time.Time
 	// Elapsed and Limit are the run's time and its Timeout, when that has passed.
@@ -192,9 +194,30 @@ func (r *RunningScheduler) observing() func(engine.Event) {
 func event(e engine.Event) Event {
 	return Event{
 		Kind: EventKind(e.Kind), At: e.At, Flow: e.Flow, Run: RunID(e.Run), State: e.State, Visit: e.Visit,
-		Attempt: e.Attempt, Unit: e.Unit, Seq: e.Seq, Status: RunStatus(e.Status), Err: e.Err, Due: e.Due,
+		Attempt: e.Attempt, Unit: e.Unit, Seq: e.Seq, Status: RunStatus(e.Status), Err: withCause(e.Err), Due: e.Due,
 		Elapsed: e.Elapsed, Limit: e.Limit,
 	}
+}
+
+// caused is an error that matches, beside what it wraps, the sentinel of its
+// cause: as it will when it is read back from the file.
+type caused struct {
+	error
+	cause *engine.Failure
+}
+
+// Unwrap returns the error and its cause.
+func (e *caused) Unwrap() []error { return []error{e.error, e.cause} }
+
+func withCause(err error) error {
+	if err == nil {
+		return nil
+	}
+	cause := engine.CauseOf(err)
+	if cause == engine.CauseError {
+		return err
+	}
+	return &caused{err, &engine.Failure{Cause: cause, Text: err.Error()}}
 }
 
 // cleanupFailed tells of memos that could not be deleted.

@@ -296,7 +296,7 @@ func (r *Run) entered(h *Head, seq int64) {
 
 // ends tells how the visit's task ended, and the units that it has left.
 func (r *Run) ends(c *Change, kind EventKind, err error) {
-	r.endUnits(EventTaskFailed, errorOr(err, ErrEnded))
+	r.endUnits(&c.After, EventTaskFailed, errorOr(err, ErrEnded))
 	if !r.watch.task {
 		return
 	}
@@ -306,8 +306,8 @@ func (r *Run) ends(c *Change, kind EventKind, err error) {
 	r.note(e)
 }
 
-// endUnits ends the units that have no end yet.
-func (r *Run) endUnits(kind EventKind, err error) {
+// endUnits ends the units that have no end yet, with the commit that made h.
+func (r *Run) endUnits(h *Head, kind EventKind, err error) {
 	r.telling.Lock() // what a unit is telling comes first
 	r.mu.Lock()
 	units := r.watch.units
@@ -315,7 +315,7 @@ func (r *Run) endUnits(kind EventKind, err error) {
 	r.mu.Unlock()
 	r.telling.Unlock()
 	for _, e := range units {
-		e.Kind, e.At, e.Err = kind, r.eng.Now(), err
+		e.Kind, e.At, e.Seq, e.Status, e.Err = kind, r.eng.Now(), h.Seq, h.Status, err
 		r.note(e)
 	}
 }
@@ -367,7 +367,7 @@ func (r *Run) refused(c *Change, cause Cause) {
 
 // retries tells of an attempt that failed and will be repeated.
 func (r *Run) retries(c *Change, entry *Entry) {
-	r.endUnits(EventTaskFailed, c.Why)
+	r.endUnits(&c.After, EventTaskFailed, c.Why)
 	r.refused(c, entry.Cause)
 	e := r.event(EventRetry, &c.After)
 	e.State, e.Visit, e.Attempt, e.Err, e.Due = entry.State, entry.Visit, entry.Attempt, c.Why, c.After.Due
@@ -415,7 +415,7 @@ func (r *Run) finishes(c *Change) {
 
 // parks tells that the goroutine leaves the run, which ends what it worked on.
 func (r *Run) parks(h *Head, err error) {
-	r.endUnits(EventParked, err)
+	r.endUnits(h, EventParked, err)
 	r.watch.task, r.watch.undo = false, 0
 	e := r.event(EventParked, h)
 	e.Err = err
