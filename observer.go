@@ -16,9 +16,9 @@ import (
 //
 // Observe is called in the goroutine of the run, which waits for it; the events
 // of one run come in order and one at a time, those of different runs at the
-// same time. What it does cannot harm a run: a panic is logged once for each
-// kind of event, and otherwise ignored. ctx carries nothing of the run and does
-// not end with it.
+// same time. A panic is logged once for each kind of event, and otherwise
+// ignored. Observe must not wait for its own run or stop the scheduler. ctx
+// carries nothing of the run and does not end with it.
 type Observer interface {
 	Observe(ctx context.Context, e Event)
 }
@@ -68,10 +68,11 @@ const (
 	// EventRunCancelled says that the run was cancelled; its rollback follows.
 	EventRunCancelled EventKind = "run_cancelled"
 	// EventParked says that a run has given up its goroutine before its end.
-	// Status says why: parked and waiting wait, until Due if that is set;
-	// undoing does so in its rollback; pending was suspended by a Stop; stuck
-	// needs a person, for the reason in Err. Otherwise Err is what cut it off: a
-	// store that failed, say.
+	// Status says why: parked and waiting wait, until Due if that is set; pending
+	// was suspended by a Stop; undoing is either of these in a rollback; stuck
+	// needs a person, for the reason in Err. Whatever the status, another Err is
+	// what cut the run off: a store that failed, say. With a Unit it is the end of
+	// that unit only.
 	EventParked EventKind = "parked"
 	// EventWoken says that a run which waited without a goroutine goes on.
 	EventWoken EventKind = "woken"

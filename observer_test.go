@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/segnodev/segno"
+	"github.com/segnodev/segno/engine"
 	"github.com/segnodev/segno/segnotest"
 )
 
@@ -101,6 +102,22 @@ func TestEventsOfRetries(t *testing.T) {
 		expect(t, "At of the second", retries[1].At.Sub(begin), 100*time.Millisecond)
 		wantEvents(t, "events", w, `run_started state_entered:a checkpoint1 task_started:a retry:a1 retry:a2 task_succeeded:a
 			state_entered:done checkpoint4 run_finished:completed`)
+	})
+}
+
+// A breaker is told of wherever the cause of a failed attempt is one.
+func TestEventsOfAnOpenCircuit(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		b, w := watched(t)
+		r := b.start(flowOf("f", oneStep(segno.Step[leg, cargo]{
+			Do: func(context.Context, *cargo) (leg, error) {
+				return "", &engine.Failure{Cause: "circuit_open", Text: "test: open"}
+			},
+			Retry: plain(2, 100*time.Millisecond),
+		})))
+		r.ended(r.trigger("f", cargo{}), segno.RunFailed)
+		wantEvents(t, "events", w, `run_started state_entered:a checkpoint1 task_started:a circuit_open retry:a1 circuit_open task_failed:a
+			checkpoint3 run_finished:failed`)
 	})
 }
 

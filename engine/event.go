@@ -419,7 +419,7 @@ func (r *Run) parks(h *Head, err error) {
 	r.watch.task, r.watch.undo = false, 0
 	e := r.event(EventParked, h)
 	e.Err = err
-	if h.Status == Parked || h.Status == Undoing {
+	if h.Status == Parked || h.Status == Waiting || h.Status == Undoing {
 		e.Due = h.Due
 	}
 	r.note(e)

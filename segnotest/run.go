@@ -30,7 +30,7 @@ func Run[S segno.State, D any](t testing.TB, w segno.Workflow[S, D], d D, o ...s
 	if err != nil {
 		dir = t.TempDir()
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	path := filepath.Join(dir, "segno.db")
 	s := segno.New(path, opts)
 	if err := s.Manual(flow, w); err != nil {
