@@ -9,9 +9,10 @@ import (
 	"github.com/segnodev/segno/store"
 )
 
-// launch gives a held run, whose place is taken, to a goroutine.
-func (r *RunningScheduler) launch(f *flow, h engine.Head) {
-	r.start(f, r.eng.Begin(r.base, f.def.machine, h))
+// launch gives a held run, whose place is taken, to a goroutine. came says
+// what it was before: new, interrupted or waiting.
+func (r *RunningScheduler) launch(f *flow, h engine.Head, came engine.EventKind) {
+	r.start(f, r.eng.Begin(r.base, f.def.machine, h).Came(came))
 }
 
 func (r *RunningScheduler) start(f *flow, run *engine.Run) {
@@ -186,7 +187,7 @@ func (r *RunningScheduler) claim(tx *store.Tx, h engine.Head, suspect bool) (ful
 	if !r.places.take(place) {
 		return true, nil
 	}
-	fresh := h.Started.IsZero()
+	fresh, came := h.Started.IsZero(), engine.CameFrom(&h)
 	held, err := tx.Hold(&h, r.now(), suspect)
 	if err != nil || !held {
 		r.places.give(place)
@@ -196,7 +197,7 @@ func (r *RunningScheduler) claim(tx *store.Tx, h engine.Head, suspect bool) (ful
 		row.LastRun = h.Started
 	}
 	tx.Else(func() { r.places.give(place) })
-	tx.After(func() { r.launch(f, h) })
+	tx.After(func() { r.launch(f, h, came) })
 	return false, nil
 }
 

@@ -171,6 +171,7 @@ func (f *fan[T]) start(ctx context.Context, i int) {
 	u.Attempt = max(u.Attempt, 1)
 	ctx, f.parts[i] = f.visit.Part(ctx, strconv.Itoa(i), f.key(i)+"/", u.Attempt)
 	f.busy++
+	f.tell(engine.EventTaskStarted, i, nil)
 	go func() {
 		var value T
 		err := fmt.Errorf("%w: the function called runtime.Goexit", ErrPanic)
@@ -281,10 +282,28 @@ func (f *fan[T]) wait(ctx context.Context, due time.Time) error {
 func (f *fan[T]) ended(r result) {
 	f.parts[r.i] = nil
 	f.busy--
-	if r.after != nil {
-		f.units[r.i] = *r.after
+	if r.after == nil {
+		return
+	}
+	u := r.after
+	f.units[r.i] = *u
+	switch {
+	case u.Cause == "" && u.Done:
+		f.tell(engine.EventTaskSucceeded, r.i, nil)
+	case u.Done:
+		f.tell(engine.EventTaskFailed, r.i, u.failure())
+	case u.Cause != "":
+		f.tell(engine.EventRetry, r.i, u.failure())
 	}
 }
+
+// tell tells the observers of a unit.
+func (f *fan[T]) tell(kind engine.EventKind, i int, err error) {
+	f.visit.Observe(kind, strconv.Itoa(i), err)
+}
+
+// failure is the error of a unit's last attempt, as it is kept.
+func (u *unitState) failure() error { return &engine.Failure{Cause: u.Cause, Text: u.Error} }
 
 // collect waits for the units in flight, whose context has ended, but no longer
 // than the grace: what comes later is not wanted.
@@ -323,7 +342,7 @@ func (f *fan[T]) settled() ([]Settled[T], error) {
 		case !u.Done:
 			out[i].Skipped = true
 		case u.Cause != "":
-			out[i].Err = &engine.Failure{Cause: u.Cause, Text: u.Error}
+			out[i].Err = u.failure()
 		default:
 			if err := json.Unmarshal(u.Value, &out[i].Value); err != nil {
 				return nil, fmt.Errorf("%w: result %d is no %T: %w", engine.ErrUndecodable, i, out[i].Value, err)

@@ -197,6 +197,6 @@ func (r *RunningScheduler) create(tx *store.Tx, f *flow, row *store.Flow, h *eng
 		return nil
 	}
 	held := *h
-	tx.After(func() { r.launch(f, held) })
+	tx.After(func() { r.launch(f, held, engine.EventRunStarted) })
 	return nil
 }

@@ -28,6 +28,7 @@ type unit struct {
 
 // attempt calls the step's Do once.
 func (r *Run) attempt(step *Step) (outcome, error) {
+	r.starts()
 	u := &unit{protected: step.Undo != nil, bounded: step.Timeout > 0}
 	ctx := r.open(u, r.info())
 	if step.Timeout > 0 {
@@ -42,6 +43,7 @@ func (r *Run) attempt(step *Step) (outcome, error) {
 
 // attemptUndo calls the step's Undo once for the visit that p closes.
 func (r *Run) attemptUndo(p *Entry, step *Step, data []byte) (outcome, error) {
+	r.startsUndo(p)
 	u := &unit{protected: true, undoing: true, bounded: true}
 	in := r.info()
 	in.Visit, in.State, in.Uncertain = p.UndoVisit(), p.Undo, p.Uncertain
@@ -250,7 +252,7 @@ func (r *Run) handOver(u *unit, o outcome) {
 	u.closed, r.unit = true, nil
 	next := r.eng.Begin(r.base, r.machine, r.head)
 	next.left, next.undoUntil, next.repaid = &o, r.undoUntil, r.repaid
-	next.cancel, next.stopping = r.cancel, r.stopping
+	next.cancel, next.stopping, next.watch = r.cancel, r.stopping, r.watch
 	r.mu.Unlock()
 	r.eng.HandOver(r, next)
 }

@@ -23,6 +23,8 @@ type Engine struct {
 	Cleared func(run int64)
 	// Recalled, if set, is told when a run was asked to cancel for its parent's sake.
 	Recalled func(run int64)
+	// Observe, if set, is told what happens to the runs, each in its goroutine.
+	Observe func(Event)
 }
 
 // protectedFor bounds a step with an Undo that must not be interrupted, and an
@@ -47,6 +49,8 @@ type Run struct {
 	undoUntil time.Time    // end of the rollback's budget in this process
 	repaid    map[int]bool // visits undone by earlier rollbacks
 	attached  *attachment  // what the visit keeps open between its units
+	watch     watch        // what the observer has been told
+	telling   sync.Mutex   // held while it is told something: units have goroutines of their own
 
 	mu       sync.Mutex // guards what follows
 	unit     *unit
@@ -70,13 +74,13 @@ func (e *Engine) Begin(ctx context.Context, m *Machine, h Head) *Run {
 // ours: the journal refused, or another goroutine has it.
 func (r *Run) Drive() (Head, error) {
 	defer r.detach()
-	for r.head.Status.Executing() && r.head.Held {
+	for r.opens(); r.head.Status.Executing() && r.head.Held; r.opens() {
 		c, err := r.settle()
 		if err == nil && c != nil {
 			err = r.commit(c)
 		}
 		if err != nil {
-			return r.head, err
+			return r.head, r.gone(err)
 		}
 	}
 	return r.head, nil
@@ -158,6 +162,7 @@ func (r *Run) commit(c *Change) error {
 
 // take makes the committed head the current one.
 func (r *Run) take(c *Change) {
+	r.tell(c)
 	if c.After.Visit != r.head.Visit || c.After.Status == Undoing && r.head.Status != Undoing {
 		r.memos = memos{known: true} // a visit entered here has none yet, and a rollback closes the visit
 	}
@@ -176,6 +181,7 @@ func (r *Run) take(c *Change) {
 	if c.Recall && r.eng.Recalled != nil {
 		r.eng.Recalled(r.head.Child)
 	}
+	r.flush()
 }
 
 // Cancel tells the run that its cancel flag is set. The unit in flight is

@@ -43,6 +43,10 @@ type Change struct {
 	Yields bool
 	Call   *Head // a run to be created, whose end wakes this one
 	Recall bool  // cancel the run called before
+	// Why is the error behind the change, and Closed says of a rollback that its
+	// visit has succeeded: for the observer, not stored.
+	Why    error
+	Closed bool
 }
 
 // An Entry is one line of a run's journal.

@@ -191,7 +191,7 @@ func (r *Run) retry(state string, visit int, p Retry, o outcome, s *Steer) *Chan
 	e := r.entry(KindRetry, now)
 	e.State, e.Visit, e.Uncertain = state, visit, o.unknown
 	e.Cause, e.Error = CauseOf(o.err), o.err.Error()
-	c.Entries = []Entry{e}
+	c.Entries, c.Why = []Entry{e}, o.err
 	delay := p.Delay(h.Attempt)
 	if s != nil && s.After > 0 {
 		delay = s.After
@@ -226,7 +226,7 @@ func (r *Run) stuck(reason error) *Change {
 	h.Held, h.Suspect, h.Wake = false, false, time.Time{}
 	e := r.entry(KindStuck, now)
 	e.Cause, e.Error = CauseOf(reason), reason.Error()
-	c.Entries = []Entry{e}
+	c.Entries, c.Why = []Entry{e}, reason
 	return c
 }
 
