@@ -235,7 +235,7 @@ func (f *fan[T]) judge(u unitState, err error) unitState {
 	errors.As(err, &s)
 	if s != nil && s.Snooze {
 		u.Due, u.Delay = s.Due(now)
-		u.Attempt, u.Value = 1, nil
+		u.Attempt, u.Value, u.Error, u.Cause = 1, nil, "", ""
 		return u
 	}
 	u.Error, u.Cause = err.Error(), engine.CauseOf(err)
