@@ -269,7 +269,11 @@ func TestEventsOfAnUndoThatParks(t *testing.T) {
 			}
 		})
 		r := b.start(flowOf("f", wf))
+		begin := time.Now()
 		r.ended(r.trigger("f", cargo{}), segno.RunFailed)
+		parked := w.Kind(segno.EventParked)[0]
+		expect(t, "Err of parked", parked.Err, nil)
+		expect(t, "Due", parked.Due.Sub(begin), time.Hour)
 		wantEvents(t, "events", w, `run_started state_entered:s1 checkpoint1 task_started:s1 task_succeeded:s1
 			state_entered:s2 checkpoint2 task_started:s2 task_failed:s2 rollback_started undo_started:s1 retry:s11 parked:undoing
 			woken undo_started:s1 undo_succeeded:s1 rollback_finished checkpoint6 run_finished:failed`)

@@ -255,8 +255,11 @@ func (r *Run) tell(c *Change) {
 	if len(c.Entries) == 0 && len(c.Memos) > 0 {
 		r.note(r.event(EventCheckpoint, after))
 	}
-	if !after.Held && !after.Status.Ended() && (r.watch.told || after.Status == Stuck) {
+	switch {
+	case after.Status == Stuck:
 		r.parks(after, c.Why)
+	case !after.Held && !after.Status.Ended() && r.watch.told:
+		r.parks(after, nil)
 	}
 }
 
