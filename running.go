@@ -27,6 +27,7 @@ type RunningScheduler struct {
 	store      *store.Store
 	eng        *engine.Engine
 	resources  resources
+	guards     *guards
 	base       context.Context // of all steps
 	suspectFor time.Duration
 
@@ -53,10 +54,10 @@ type RunningScheduler struct {
 func newRunning(s *Scheduler) *RunningScheduler {
 	r := &RunningScheduler{
 		opts: s.opts, log: s.opts.Logger, now: s.now, order: s.flows, flows: s.byID,
-		resources: resources{list: s.opts.Resources},
-		places:    places{free: s.opts.MaxConcurrent, used: map[string]int{}},
-		alarm:     alarm{ring: make(chan struct{}, 1)},
-		stopping:  make(chan struct{}), ended: make(chan struct{}), hurry: make(chan struct{}),
+		resources: resources{list: s.opts.Resources}, guards: s.guards,
+		places:   places{free: s.opts.MaxConcurrent, used: map[string]int{}},
+		alarm:    alarm{ring: make(chan struct{}, 1)},
+		stopping: make(chan struct{}), ended: make(chan struct{}), hurry: make(chan struct{}),
 		live: map[*engine.Run]*flow{}, byRun: map[int64]*engine.Run{}, lost: map[*engine.Run]string{},
 		waiters: map[RunID][]chan engine.Head{},
 	}
@@ -80,6 +81,9 @@ func (r *RunningScheduler) use(st *store.Store) {
 // run starts the loops, and ties the scheduler to Start's context.
 func (r *RunningScheduler) run(ctx context.Context) {
 	r.loops.Go(r.dispatch)
+	if len(r.guards.windows) > 0 {
+		r.loops.Go(r.keepWindows)
+	}
 	go r.watchStore()
 	go r.stopWith(ctx)
 }

@@ -16,6 +16,11 @@ type Options struct {
 	Logger *slog.Logger
 	// Resources are set up in order before any run, and torn down in reverse.
 	Resources []Resource
+	// Breakers are those that are used from code only, to be kept in the file like
+	// those of the steps.
+	Breakers []*Breaker
+	// Limiters are those that are used from code only, likewise.
+	Limiters []Limiter
 	// Schema, if set, runs at each Start after segno's own migration: the place
 	// for CREATE TABLE IF NOT EXISTS of the application.
 	Schema func(tx Tx) error
@@ -105,6 +110,7 @@ type Scheduler struct {
 	flows   []*flow
 	byID    map[string]*flow
 	started bool
+	guards  *guards // of all flows, made by Start
 }
 
 // New returns a scheduler for the database file at path, which Start creates
@@ -236,7 +242,9 @@ func (s *Scheduler) begin() error {
 	for _, f := range s.flows {
 		errs = append(errs, f.named(f.fault))
 	}
-	err := errors.Join(errs...)
+	guards, fault := newGuards(s.flows, s.opts)
+	err := errors.Join(append(errs, fault)...)
+	s.guards = guards
 	s.started = err == nil
 	return err
 }

@@ -18,6 +18,8 @@ var (
 	ErrTooLarge     = errors.New("segno: data too large")
 	ErrPanic        = errors.New("segno: panic")
 	ErrAbandoned    = errors.New("segno: abandoned")
+	ErrCircuitOpen  = errors.New("segno: circuit open")
+	ErrRateLimited  = errors.New("segno: rate limited")
 
 	// ErrCancelRequested answers a Commit whose run is to be cancelled: nothing
 	// was written, and the run must roll back instead.
@@ -50,6 +52,8 @@ const (
 	CauseTooLarge  Cause = "too_large"
 	CauseData      Cause = "undecodable"
 	CauseAbandoned Cause = "abandoned"
+	CauseCircuit   Cause = "circuit_open"
+	CauseLimited   Cause = "rate_limited"
 )
 
 var sentinels = []struct {
@@ -61,6 +65,7 @@ var sentinels = []struct {
 	{CauseTooLarge, ErrTooLarge}, {CausePanic, ErrPanic}, {CauseAbandoned, ErrAbandoned},
 	{CauseTimeout, errTimeout}, {CauseTimeout, errRunTimeout}, {CauseTimeout, context.DeadlineExceeded},
 	{CauseCancelled, ErrCancelledRun}, {CauseCancelled, context.Canceled},
+	{CauseCircuit, ErrCircuitOpen}, {CauseLimited, ErrRateLimited},
 }
 
 // CauseOf returns the stored class of err: "error" for whatever the user's code returned.
@@ -76,6 +81,10 @@ func CauseOf(err error) Cause {
 	}
 	return CauseError
 }
+
+// AttemptTimedOut reports whether the cause of a step's context is its own
+// timeout, not that of the run.
+func AttemptTimedOut(cause error) bool { return errors.Is(cause, errTimeout) }
 
 // A Failure is an error as it is read back from the file: its text and its
 // cause. It matches the sentinel of its cause with errors.Is.
@@ -103,6 +112,7 @@ type Steer struct {
 	Permanent bool          // never retried
 	Snooze    bool          // a success that stays in its state
 	Keep      bool          // of a snooze: the attempt goes on, with its number
+	Unbegun   bool          // of a snooze: the step was not even called
 	After     time.Duration // delay of the next attempt, or of the snooze
 	Until     time.Time     // instant of the snooze, instead of After
 }
