@@ -353,3 +353,277 @@ func TestASharedBreakerStopsTheOthers(t *testing.T) {
 		expect(t, "g was called", called, false)
 	})
 }
+
+func TestTimeoutsAreFailuresForTheBreaker(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		br := &segno.Breaker{Failures: 2}
+		calls := 0
+		step := segno.Step[leg, cargo]{Breaker: br, Timeout: time.Second, Retry: plain(5, time.Millisecond), Do: func(ctx context.Context, c *cargo) (leg, error) {
+			calls++
+			return hold(ctx, c)
+		}}
+		r := newBed(t).start(flowOf("f", oneStep(step)))
+		e := r.ended(r.trigger("f", cargo{}), segno.RunFailed)
+		expectError(t, "the run", e, segno.ErrCircuitOpen)
+		expect(t, "calls", calls, 2)
+		expect(t, "the text names the timeout", contains(e.Error(), "attempt timed out"), true)
+	})
+}
+
+// An attempt that outlives its timeout is a failure at that moment, not when its
+// goroutine comes back, if it ever does.
+func TestAHangingAttemptIsAFailureWhenItsTimeIsUp(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		br := &segno.Breaker{Failures: 1}
+		r := newBed(t).start(flowOf("f", oneStep(segno.Step[leg, cargo]{Breaker: br, Timeout: time.Second, Do: deaf(20*time.Second, done, nil)})))
+		id := r.trigger("f", cargo{})
+		time.Sleep(time.Second - time.Nanosecond)
+		expectBreaker(t, "before the timeout", br, segno.BreakerClosed)
+		time.Sleep(time.Nanosecond)
+		synctest.Wait()
+		expectBreaker(t, "at the timeout", br, segno.BreakerOpen)
+		r.ended(id, segno.RunFailed)
+	})
+}
+
+func TestPanicsAreFailuresForTheBreakerAndKeepTheirStack(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		br := &segno.Breaker{Failures: 1}
+		r := newBed(t).start(flowOf("f", oneStep(segno.Step[leg, cargo]{Breaker: br, Do: func(context.Context, *cargo) (leg, error) { panic("boom") }})))
+		e := r.ended(r.trigger("f", cargo{}), segno.RunFailed)
+		expectError(t, "the run", e, segno.ErrPanic)
+		expect(t, "the stack leads to the step", contains(e.Error(), "boom", "breaker_test.go"), true)
+		expectBreaker(t, "after the panic", br, segno.BreakerOpen)
+	})
+}
+
+// Whatever ends an attempt from outside says nothing about the other side.
+func TestAnInterruptedAttemptIsNoFailureForTheBreaker(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		ctx := context.Background()
+		br := &segno.Breaker{Failures: 1, Reset: time.Second}
+		w := oneStep(segno.Step[leg, cargo]{Do: hold, Breaker: br})
+		short := w
+		short.Timeout = time.Minute
+		b := newBed(t)
+		flows := []segno.Flow{flowOf("f", w), flowOf("short", short)}
+		r := b.start(flows...)
+		id := r.trigger("f", cargo{})
+		synctest.Wait()
+		if err := r.CancelRun(ctx, id); err != nil {
+			t.Fatal(err)
+		}
+		r.ended(id, segno.RunCancelled)
+		expectBreaker(t, "after a cancel", br, segno.BreakerClosed)
+		r.ended(r.trigger("short", cargo{}), segno.RunFailed)
+		expectBreaker(t, "after the run's timeout", br, segno.BreakerClosed)
+
+		_ = br.Do(ctx, func(context.Context) error { return errTest })
+		time.Sleep(time.Second)
+		id = r.trigger("f", cargo{}) // a probe
+		synctest.Wait()
+		expectBreaker(t, "with the probe at work", br, segno.BreakerHalfOpen)
+		if err := r.CancelRun(ctx, id); err != nil {
+			t.Fatal(err)
+		}
+		r.ended(id, segno.RunCancelled)
+		expectBreaker(t, "after the probe was cancelled", br, segno.BreakerHalfOpen)
+		feed(t, br, "S")
+		expectBreaker(t, "after another probe", br, segno.BreakerClosed)
+
+		r.trigger("f", cargo{})
+		synctest.Wait()
+		b.hurry()
+		expectBreaker(t, "after a stop", br, segno.BreakerClosed)
+		b.start(flows...)
+	})
+}
+
+func TestASnoozeIsASuccessForTheBreaker(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		br := &segno.Breaker{Failures: 2}
+		polls := 0
+		poll := segno.Poll(func(context.Context, *cargo) (leg, time.Duration, error) {
+			if polls++; polls%2 == 0 {
+				return "", time.Minute, nil
+			}
+			if polls > 6 {
+				return done, 0, nil
+			}
+			return "", 0, errTest
+		})
+		r := newBed(t).start(flowOf("f", oneStep(segno.Step[leg, cargo]{Do: poll, Breaker: br, Retry: plain(3, time.Second)})))
+		r.completed(r.trigger("f", cargo{}))
+		expect(t, "polls", polls, 7)
+	})
+}
+
+// kept is a breaker in the file.
+func kept() *segno.Breaker { return &segno.Breaker{Name: "bank", Failures: 1, Reset: time.Minute} }
+
+func TestAnOpenBreakerStaysOpenOverARestart(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		b := newBed(t)
+		start := func(br *segno.Breaker) *live {
+			return b.start(flowOf("f", oneStep(segno.Step[leg, cargo]{Do: fail, Breaker: br})))
+		}
+		r := start(kept())
+		r.ended(r.trigger("f", cargo{}), segno.RunFailed)
+		for _, end := range []func(){b.kill, b.stop} {
+			time.Sleep(20 * time.Second)
+			end()
+			br := kept()
+			r = start(br)
+			open := expectRefused(t, "after the restart", br)
+			expect(t, "Until", open.Until, time.Date(2000, 1, 1, 0, 1, 0, 0, time.UTC))
+			expect(t, "the text", open.Error(), `segno: circuit open: breaker "bank": until 2000-01-01T00:01:00Z; opened by: `+errTest.Error())
+			e := r.ended(r.trigger("f", cargo{}), segno.RunFailed)
+			expectError(t, "a run after the restart", e, segno.ErrCircuitOpen)
+		}
+		expect(t, "view", fmt.Sprint(b.rows("SELECT name, state, until, failures, error FROM segno_breakers")),
+			"[bank|open|2000-01-01T00:01:00.000Z|1|"+errTest.Error()+"]")
+	})
+}
+
+func TestAHalfOpenBreakerHasToProbeAgainAfterARestart(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		b := newBed(t)
+		br := kept()
+		b.with(segno.Options{Breakers: []*segno.Breaker{br}}).start()
+		feed(t, br, "F")
+		time.Sleep(time.Minute)
+		allow(t, br) // dies with the process
+		expect(t, "state in the file", fmt.Sprint(b.rows("SELECT state FROM segno_breakers")), "[half_open]")
+		b.kill()
+		br = kept()
+		b.with(segno.Options{Breakers: []*segno.Breaker{br}}).start()
+		expectBreaker(t, "after the restart", br, segno.BreakerOpen)
+		feed(t, br, "S")
+		expectBreaker(t, "after the probe", br, segno.BreakerClosed)
+		b.kill()
+		br = kept()
+		b.with(segno.Options{Breakers: []*segno.Breaker{br}}).start()
+		expectBreaker(t, "closed, after a restart", br, segno.BreakerClosed)
+	})
+}
+
+func TestABreakerIsWrittenOncePerTransition(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		b := newBed(t)
+		br := &segno.Breaker{Name: "bank", Failures: 3, Reset: time.Minute, Probes: 2}
+		b.with(segno.Options{Breakers: []*segno.Breaker{br}}).start()
+		synctest.Wait()
+		commits := func(what string, want int64, fn func()) {
+			t.Helper()
+			before := b.commits.Load()
+			fn()
+			expect(t, "commits: "+what, b.commits.Load()-before, want)
+		}
+		commits("calls that change nothing", 0, func() { feed(t, br, "SSFFSCFF") })
+		commits("opening", 1, func() { feed(t, br, "F") })
+		commits("refusing", 0, func() { expectRefused(t, "when open", br) })
+		time.Sleep(time.Minute)
+		commits("the first probe", 1, func() { feed(t, br, "S") })
+		commits("closing", 1, func() { feed(t, br, "S") })
+	})
+}
+
+// What a breaker has decided is in the file before anybody is told.
+func TestATransitionIsDurableBeforeItHasAnEffect(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		b := newBed(t)
+		br := kept()
+		r := b.with(segno.Options{Breakers: []*segno.Breaker{br}}).start()
+		synctest.Wait()
+		first, second := allow(t, br), allow(t, br)
+		busy, free := make(chan struct{}), make(chan struct{})
+		go func() {
+			_ = r.Write(context.Background(), func(segno.Tx) error { close(busy); <-free; return nil })
+		}()
+		<-busy // the writer is held up
+		told, asked := make(chan struct{}), make(chan error, 1)
+		go func() { first.Done(errTest); close(told) }()
+		synctest.Wait()
+		expectBreaker(t, "before the commit", br, segno.BreakerClosed)
+		go func() { second.Done(nil); _, err := br.Allow(); asked <- err }()
+		synctest.Wait()
+		select {
+		case <-told:
+			t.Error("Done returned before the commit")
+		case err := <-asked:
+			t.Errorf("Allow returned %v before the commit", err)
+		default:
+		}
+		close(free)
+		<-told
+		expectError(t, "Allow", <-asked, segno.ErrCircuitOpen)
+		expect(t, "state in the file", fmt.Sprint(b.rows("SELECT state FROM segno_breakers")), "[open]")
+	})
+}
+
+func TestAClockSetBackDoesNotKeepABreakerOpenLonger(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		b := newBed(t)
+		br := kept()
+		b.with(segno.Options{Breakers: []*segno.Breaker{br}}).start()
+		feed(t, br, "F")
+		b.stepClock(-time.Hour)
+		open := expectRefused(t, "with the clock set back", br)
+		expect(t, "Until", open.Until, time.Now().UTC().Add(-time.Hour+time.Minute))
+		time.Sleep(time.Minute)
+		feed(t, br, "F") // a probe, by the new clock
+		b.stepClock(-24 * time.Hour)
+		b.kill()
+		br = kept()
+		b.with(segno.Options{Breakers: []*segno.Breaker{br}}).start()
+		expectRefused(t, "after a restart with the clock set back", br)
+		time.Sleep(time.Minute)
+		feed(t, br, "S")
+		expectBreaker(t, "in the end", br, segno.BreakerClosed)
+	})
+}
+
+func TestABreakersNameIsItsOwn(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		ctx := context.Background()
+		b := newBed(t)
+		br := kept()
+		guard := func(br *segno.Breaker) segno.Flow {
+			return flowOf("f", oneStep(segno.Step[leg, cargo]{Do: to(done), Breaker: br}))
+		}
+		b.opts.Breakers = []*segno.Breaker{kept()}
+		_, err := b.tryStart(ctx, guard(br))
+		expectError(t, "two of one name", err, segno.ErrConfig)
+		b.opts.Breakers = []*segno.Breaker{br, br, {}, {}}
+		b.start(guard(br))
+
+		other := newBed(t)
+		_, err = other.tryStart(ctx, guard(br))
+		expectError(t, "one for two schedulers", err, segno.ErrConfig)
+		expect(t, "the text names it", contains(fmt.Sprint(err), `"bank"`, "another running scheduler"), true)
+		feed(t, br, "F")
+		expect(t, "the first one keeps it", fmt.Sprint(b.rows("SELECT state FROM segno_breakers")), "[open]")
+		b.stop()
+		other.start(guard(br))
+		expectBreaker(t, "on a file that does not know it", br, segno.BreakerClosed)
+		feed(t, br, "F")
+		other.stop()
+		other.start(guard(br))
+		expectBreaker(t, "on the file that knows it", br, segno.BreakerOpen)
+	})
+}
+
+// Without a name nothing is kept, and any number of schedulers may share it.
+func TestABreakerWithoutANameLivesInMemory(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		br := &segno.Breaker{Failures: 1}
+		f := flowOf("f", oneStep(segno.Step[leg, cargo]{Do: fail, Breaker: br}))
+		b, other := newBed(t), newBed(t)
+		r, s := b.start(f), other.start(f)
+		r.ended(r.trigger("f", cargo{}), segno.RunFailed)
+		expectError(t, "a run of the other scheduler", s.ended(s.trigger("f", cargo{}), segno.RunFailed), segno.ErrCircuitOpen)
+		expect(t, "rows", len(b.rows("SELECT 1 FROM segno_breakers")), 0)
+		r = b.restart(f)
+		expectBreaker(t, "after a restart of one, in the same process", br, segno.BreakerOpen)
+	})
+}
