@@ -81,6 +81,11 @@ func (w *Window) settle(n int, opened uint64, keep bool) {
 		w.used -= n
 		return
 	}
+	w.touch()
+}
+
+// touch notes that the file does not have the latest any more.
+func (w *Window) touch() {
 	w.changes++
 	if w.owner != nil {
 		w.owner.guards.changed()
@@ -118,6 +123,7 @@ func (w *Window) roll() time.Time {
 	if w.start.After(now) { // the clock was set back
 		w.start = now
 		w.line.clear()
+		w.touch()
 	}
 	if w.open(now) {
 		return now
@@ -140,7 +146,7 @@ func (w *Window) now() time.Time {
 	if w.owner != nil {
 		return w.owner.now()
 	}
-	return time.Now().Round(0)
+	return wallClock()
 }
 
 func (w *Window) per() time.Duration { return orDefault(w.Per, time.Second) }
