@@ -176,9 +176,12 @@ func (g *guards) changed() {
 func (r *RunningScheduler) keepWindows() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	go func() {
-		<-r.stopping
-		cancel()
+	go func() { // a commit that cannot be made holds a Stop up no longer than its patience
+		select {
+		case <-r.hurry:
+			cancel()
+		case <-ctx.Done():
+		}
 	}()
 	for {
 		select {
