@@ -84,6 +84,10 @@ var (
 	ErrJoin = engine.ErrJoin
 	// ErrPanic says that a step panicked; the text has the stack.
 	ErrPanic = engine.ErrPanic
+	// ErrCircuitOpen says that a Breaker did not let a call through: see CircuitOpen.
+	ErrCircuitOpen = engine.ErrCircuitOpen
+	// ErrRateLimited says that a Limiter refused: see RateLimited.
+	ErrRateLimited = engine.ErrRateLimited
 )
 
 // A RunError tells how a run ended that did not complete. Errors of the step

@@ -25,6 +25,7 @@ func start(ctx context.Context, s *Scheduler) (*RunningScheduler, error) {
 	}
 	r.use(st)
 	if err := r.recover(ctx); err != nil {
+		r.guards.leave(r)
 		return nil, errors.Join(err, st.Close(), st.Release())
 	}
 	r.run(ctx)
@@ -37,6 +38,9 @@ func (r *RunningScheduler) recover(ctx context.Context) error {
 		return err
 	}
 	if err := r.store.Update(ctx, r.reconcile); err != nil {
+		return err
+	}
+	if err := r.guards.join(ctx, r); err != nil {
 		return err
 	}
 	if err := r.resources.setUp(ctx); err != nil {

@@ -28,6 +28,7 @@ type RunningScheduler struct {
 	eng        *engine.Engine
 	resources  resources
 	observers  observers
+	guards     *guards
 	base       context.Context // of all steps
 	suspectFor time.Duration
 
@@ -54,7 +55,7 @@ type RunningScheduler struct {
 func newRunning(s *Scheduler) *RunningScheduler {
 	r := &RunningScheduler{
 		opts: s.opts, log: s.opts.Logger, now: s.now, order: s.flows, flows: s.byID,
-		resources: resources{list: s.opts.Resources}, observers: observers{list: s.opts.Observers},
+		resources: resources{list: s.opts.Resources}, observers: observers{list: s.opts.Observers}, guards: s.guards,
 		places:   places{free: s.opts.MaxConcurrent, used: map[string]int{}},
 		alarm:    alarm{ring: make(chan struct{}, 1)},
 		stopping: make(chan struct{}), ended: make(chan struct{}), hurry: make(chan struct{}),
@@ -83,6 +84,9 @@ func (r *RunningScheduler) use(st *store.Store) {
 // run starts the loops, and ties the scheduler to Start's context.
 func (r *RunningScheduler) run(ctx context.Context) {
 	r.loops.Go(r.dispatch)
+	if len(r.guards.windows) > 0 {
+		r.loops.Go(r.keepWindows)
+	}
 	go r.watchStore()
 	go r.stopWith(ctx)
 }

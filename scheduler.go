@@ -18,6 +18,11 @@ type Options struct {
 	Resources []Resource
 	// Observers are told what happens to runs, in this order.
 	Observers []Observer
+	// Breakers are those that are used from code only, to be kept in the file like
+	// those of the steps.
+	Breakers []*Breaker
+	// Limiters are those that are used from code only, likewise.
+	Limiters []Limiter
 	// Schema, if set, runs at each Start after segno's own migration: the place
 	// for CREATE TABLE IF NOT EXISTS of the application.
 	Schema func(tx Tx) error
@@ -108,6 +113,7 @@ type Scheduler struct {
 	flows   []*flow
 	byID    map[string]*flow
 	started bool
+	guards  *guards // of all flows, made by Start
 }
 
 // New returns a scheduler for the database file at path, which Start creates
@@ -239,7 +245,9 @@ func (s *Scheduler) begin() error {
 	for _, f := range s.flows {
 		errs = append(errs, f.named(f.fault))
 	}
-	err := errors.Join(errs...)
+	guards, fault := newGuards(s.flows, s.opts)
+	err := errors.Join(append(errs, fault)...)
+	s.guards = guards
 	s.started = err == nil
 	return err
 }

@@ -131,6 +131,8 @@ func (r *RunningScheduler) abandoned() error {
 // finish closes the store, takes the resources down and gives the lock back,
 // unless goroutines are still out: then the lock goes when they do.
 func (r *RunningScheduler) finish(err error) {
+	used := r.keepLast()
+	r.guards.leave(r)
 	closed := r.store.Close()
 	down := r.resources.tearDown(context.Background())
 	var released error
@@ -139,7 +141,7 @@ func (r *RunningScheduler) finish(err error) {
 	} else {
 		go r.releaseLater()
 	}
-	r.endErr = errors.Join(r.store.Err(), err, closed, down, released)
+	r.endErr = errors.Join(r.store.Err(), err, used, closed, down, released)
 	close(r.ended)
 }
 

@@ -50,6 +50,17 @@ type Steps[S State, D any] map[S]Step[S, D]
 type DoFunc[S State, D any] = func(context.Context, *D) (S, error)
 
 // A Step says what happens in one state.
+//
+// An attempt is one call of Do: of a plain step, and of one poll or one waking of
+// the models that wait. It goes in this order: the Limiter is asked for 1. If it
+// refuses, the run waits without using up the attempt, from Options.ParkAfter on
+// without a goroutine; if it can never give it, the visit fails without a retry.
+// Then the Breaker is asked for a permit. If it is open, what the Limiter gave
+// goes back to it and the visit fails at once, without a retry: the error matches
+// ErrCircuitOpen and names the failure that opened it. Then Do is called under
+// Timeout. Then the Breaker is told: success (a snooze is one) or failure; an
+// attempt that exceeds its Timeout is a failure when it does. One that is cut
+// short by a cancel, a Stop or the run's timeout is neither. Undo asks nobody.
 type Step[S State, D any] struct {
 	// Do is the state's code. Every state but a final one has it.
 	Do DoFunc[S, D]
@@ -69,6 +80,10 @@ type Step[S State, D any] struct {
 	// UndoUncertain calls Undo also for a visit whose last attempt ended without
 	// a known outcome, with Info.Uncertain set and the data at its entry.
 	UndoUncertain bool
+	// Breaker stops the attempts while what the step needs is down; nil: none.
+	Breaker *Breaker
+	// Limiter spreads the attempts over time; nil: none.
+	Limiter Limiter
 	// Final ends the run here; everything else is zero.
 	Final bool
 }
@@ -111,6 +126,9 @@ type definition struct {
 	types   [2]reflect.Type
 	states  []string
 	zero    []byte
+	// what guards its steps, in the order of the states' names
+	breakers []*Breaker
+	limiters []Limiter
 	// encode makes the stored form of an input, checked against the data type.
 	encode func(v any) ([]byte, error)
 }
@@ -157,8 +175,15 @@ func (w Workflow[S, D]) compile() (*definition, error) {
 	if m.UndoTimeout == 0 && w.Timeout > 0 {
 		m.UndoTimeout = min(w.Timeout/2, 30*time.Second)
 	}
-	for name, step := range w.Steps {
-		m.Steps[string(name)] = step.erase()
+	for _, name := range d.states {
+		step := w.Steps[S(name)]
+		m.Steps[name] = step.erase()
+		if step.Breaker != nil {
+			d.breakers = append(d.breakers, step.Breaker)
+		}
+		if step.Limiter != nil {
+			d.limiters = append(d.limiters, step.Limiter)
+		}
 	}
 	if w.Migrate != nil {
 		m.Migrate = func(from int, state string, data []byte) (string, []byte, error) {
@@ -205,7 +230,8 @@ func (w Workflow[S, D]) validate() error {
 
 // validate finds every fault of one step.
 func (s Step[S, D]) validate(name string, steps Steps[S, D], fault func(string, ...any)) {
-	idle := s.Do == nil && s.Undo == nil && s.Next == nil && s.Timeout == 0 && s.Retry == (Retry{}) && s.UndoRetry == (Retry{})
+	idle := s.Do == nil && s.Undo == nil && s.Next == nil && s.Timeout == 0 && s.Retry == (Retry{}) && s.UndoRetry == (Retry{}) &&
+		s.Breaker == nil && s.Limiter == nil
 	switch {
 	case name == "":
 		fault("a state's name is empty")
@@ -230,6 +256,19 @@ func (s Step[S, D]) validate(name string, steps Steps[S, D], fault func(string, 
 	if s.UndoUncertain && s.Undo == nil {
 		fault("state %q has UndoUncertain but no Undo", name)
 	}
+	if s.Breaker != nil {
+		faulty(s.Breaker.check(), name, fault)
+	}
+	if s.Limiter != nil {
+		faulty(s.Limiter.check(), name, fault)
+	}
+}
+
+// faulty reports what is wrong with a part of a state.
+func faulty(err error, name string, fault func(string, ...any)) {
+	if err != nil {
+		fault("state %q: %w", name, err)
+	}
 }
 
 // erase takes the types off a step.
@@ -242,7 +281,7 @@ func (s Step[S, D]) erase() *engine.Step {
 		e.Next = append(e.Next, string(next))
 	}
 	if s.Do != nil {
-		e.Do = eraseDo(s.Do)
+		e.Do = guarded(eraseDo(s.Do), s.Breaker, s.Limiter)
 	}
 	if s.Undo != nil {
 		e.Undo = func(ctx context.Context, data []byte) error {

@@ -19,6 +19,8 @@ var (
 	ErrPanic        = errors.New("segno: panic")
 	ErrAbandoned    = errors.New("segno: abandoned")
 	ErrJoin         = errors.New("segno: split not joined")
+	ErrCircuitOpen  = errors.New("segno: circuit open")
+	ErrRateLimited  = errors.New("segno: rate limited")
 
 	// ErrCancelRequested answers a Commit whose run is to be cancelled: nothing
 	// was written, and the run must roll back instead.
@@ -52,6 +54,8 @@ const (
 	CauseData      Cause = "undecodable"
 	CauseAbandoned Cause = "abandoned"
 	CauseJoin      Cause = "join"
+	CauseCircuit   Cause = "circuit_open"
+	CauseLimited   Cause = "rate_limited"
 )
 
 var sentinels = []struct {
@@ -63,6 +67,7 @@ var sentinels = []struct {
 	{CauseTooLarge, ErrTooLarge}, {CauseJoin, ErrJoin}, {CausePanic, ErrPanic}, {CauseAbandoned, ErrAbandoned},
 	{CauseTimeout, errTimeout}, {CauseTimeout, errRunTimeout}, {CauseTimeout, context.DeadlineExceeded},
 	{CauseCancelled, ErrCancelledRun}, {CauseCancelled, context.Canceled},
+	{CauseCircuit, ErrCircuitOpen}, {CauseLimited, ErrRateLimited},
 }
 
 // CauseOf returns the stored class of err: "error" for whatever the user's code returned.
@@ -78,6 +83,10 @@ func CauseOf(err error) Cause {
 	}
 	return CauseError
 }
+
+// AttemptTimedOut reports whether the cause of a step's context is its own
+// timeout, not that of the run.
+func AttemptTimedOut(cause error) bool { return errors.Is(cause, errTimeout) }
 
 // A Failure is an error as it is read back from the file: its text and its
 // cause. It matches the sentinel of its cause with errors.Is.
@@ -109,6 +118,7 @@ type Steer struct {
 	Awaits    string        // of a snooze: wait for a signal of this name, to Until at the latest
 	Call      *Head         // of a snooze: create this run and wait for its end
 	Called    bool          // of a snooze: wait for the run called before
+	Unbegun   bool          // of a snooze: the step was not even called
 	After     time.Duration // delay of the next attempt, or of the snooze
 	Until     time.Time     // instant of the snooze, instead of After
 }

@@ -54,9 +54,6 @@ type Event struct {
 	Limit   time.Duration
 }
 
-// causeCircuitOpen is the cause of an attempt that a breaker refused.
-const causeCircuitOpen Cause = "circuit_open"
-
 // watch is what a run has told so far, as far as an end must follow. Without
 // an observer it stays empty.
 type watch struct {
@@ -360,7 +357,7 @@ func (r *Run) spent(now time.Time) (elapsed, limit time.Duration) {
 
 // refused tells that a breaker let nothing through, if that was the cause.
 func (r *Run) refused(c *Change, cause Cause) {
-	if cause != causeCircuitOpen {
+	if cause != CauseCircuit {
 		return
 	}
 	e := r.event(EventCircuitOpen, c.Before)

@@ -128,13 +128,16 @@ func (r *Run) snooze(o outcome, s *Steer) *Change {
 	if o.data != nil {
 		h.Data = o.data
 	}
-	if h.Uncertain = false; !s.Keep {
+	if !s.Keep {
 		h.Attempt = 1
+	}
+	if !s.Unbegun {
+		h.Uncertain = false
+		h.Polls++
 	}
 	if s.Progress {
 		h.Crashes, h.Suspect = 0, false // those before were of another unit
 	}
-	h.Polls++
 	if len(h.Data) > r.eng.MaxData {
 		return r.rollback(tooLarge(len(h.Data), r.eng.MaxData), false, false)
 	}
@@ -152,7 +155,7 @@ func (r *Run) snooze(o outcome, s *Steer) *Change {
 // mustWrite reports whether a short snooze has something that must not be lost,
 // or was not written for so long that a crash would repeat too much.
 func (r *Run) mustWrite(c *Change, now time.Time) bool {
-	return len(c.OnCommit) > 0 || len(c.Memos) > 0 || c.Before.Attempt != c.After.Attempt || c.Before.Uncertain ||
+	return len(c.OnCommit) > 0 || len(c.Memos) > 0 || c.Before.Attempt != c.After.Attempt || c.Before.Uncertain != c.After.Uncertain ||
 		!bytes.Equal(c.After.Data, r.head.Data) || now.Sub(r.settledAt) >= r.eng.ParkAfter
 }
 

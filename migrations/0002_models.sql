@@ -30,7 +30,8 @@ CREATE TABLE _segno_breaker (
     name     TEXT    PRIMARY KEY,
     state    TEXT    NOT NULL CHECK (state IN ('closed', 'open', 'half_open')),
     until    INTEGER,                       -- an open one lets nobody through before
-    failures INTEGER NOT NULL DEFAULT 0,    -- in a row
+    failures INTEGER NOT NULL DEFAULT 0,    -- that opened it
+    error    TEXT,                          -- the last of them
     at       INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
@@ -38,7 +39,9 @@ CREATE TABLE _segno_breaker (
 CREATE TABLE _segno_limiter (
     name  TEXT    PRIMARY KEY,
     start INTEGER NOT NULL,                 -- of the window
+    until INTEGER NOT NULL,
     used  INTEGER NOT NULL,
+    quota INTEGER NOT NULL,
     at    INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
@@ -61,12 +64,13 @@ SELECT s.id, s.run, f.id AS flow, s.name, s.message,
 FROM _segno_signal s JOIN _segno_run r ON r.run = s.run JOIN _segno_flow f ON f.flow = r.flow;
 
 CREATE VIEW segno_breakers AS
-SELECT name, state, strftime('%Y-%m-%dT%H:%M:%fZ', until / 1e6, 'unixepoch') AS until, failures,
+SELECT name, state, strftime('%Y-%m-%dT%H:%M:%fZ', until / 1e6, 'unixepoch') AS until, failures, error,
     strftime('%Y-%m-%dT%H:%M:%fZ', at / 1e6, 'unixepoch') AS at
 FROM _segno_breaker;
 
 CREATE VIEW segno_limiters AS
-SELECT name, strftime('%Y-%m-%dT%H:%M:%fZ', start / 1e6, 'unixepoch') AS start, used,
+SELECT name, strftime('%Y-%m-%dT%H:%M:%fZ', start / 1e6, 'unixepoch') AS start,
+    strftime('%Y-%m-%dT%H:%M:%fZ', until / 1e6, 'unixepoch') AS until, used, quota,
     strftime('%Y-%m-%dT%H:%M:%fZ', at / 1e6, 'unixepoch') AS at
 FROM _segno_limiter;
 

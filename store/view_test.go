@@ -103,6 +103,12 @@ func inhabit(t *testing.T, s *Store) {
 		if err := tx.Ledger(f, slots, now); err != nil {
 			return err
 		}
+		if err := tx.PutBreaker(Breaker{Name: "bank", State: "open", Until: now, Failures: 5, Error: "refused", At: now}); err != nil {
+			return err
+		}
+		if err := tx.PutLimiter(Limiter{Name: "quota", Start: now, Until: now.Add(time.Hour), Used: 3, Quota: 9, At: now}); err != nil {
+			return err
+		}
 		return tx.Event("paused", "f", "lunch", now)
 	})
 	if err != nil {
@@ -112,7 +118,8 @@ func inhabit(t *testing.T, s *Store) {
 
 // publicViews are the views that segno promises, as far as they are built.
 var publicViews = []string{
-	"segno_due", "segno_errors", "segno_events", "segno_flows", "segno_history", "segno_log", "segno_owner", "segno_runs", "segno_slots",
+	"segno_breakers", "segno_due", "segno_errors", "segno_events", "segno_flows", "segno_history", "segno_limiters", "segno_log",
+	"segno_owner", "segno_runs", "segno_slots",
 }
 
 func TestViewsReadTheSameInTheShell(t *testing.T) {
@@ -124,7 +131,7 @@ func TestViewsReadTheSameInTheShell(t *testing.T) {
 		t.Errorf("views: got = %v, want %v", views, publicViews)
 	}
 	isTime := regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$`)
-	times := []string{"at", "since", "last_run", "next_run", "paused", "created", "started", "first", "last", "decided", "due"}
+	times := []string{"at", "since", "last_run", "next_run", "paused", "created", "started", "first", "last", "decided", "due", "until", "start"}
 	for _, view := range views {
 		query := "SELECT * FROM " + view
 		want, columns := lines(t, s.DB(), query)
