@@ -21,6 +21,8 @@ type Engine struct {
 	HandOver func(old, next *Run)
 	// Cleared, if set, is told when a suspect has come to the end of its visit.
 	Cleared func(run int64)
+
+	undoLeft sync.Map // by run: what a parked rollback has left of its time
 }
 
 // protectedFor bounds a step with an Undo that must not be interrupted, and an
