@@ -23,16 +23,20 @@ const (
 func (r *RunningScheduler) dispatch() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	for swept := false; ; swept = true {
+	for last := (time.Time{}); ; {
 		now := r.now()
 		next, err := r.pass(ctx, now)
 		if err != nil && r.store.Err() == nil && !r.isStopping() {
 			r.log.Error("segno: dispatching", "error", err)
 			next = r.now().Add(troubled)
 		}
-		if !swept {
+		if last.IsZero() {
 			r.sweepMemos(ctx) // what the last owner has left; nothing that is due waits for it
 		}
+		if now.Before(last) || last.IsZero() { // the clock was set back, or may have been before the start
+			r.shortenWaits(ctx, now)
+		}
+		last = now
 		if !r.alarm.sleep(next, r.now(), maxSleep, r.stopping) {
 			return
 		}
@@ -220,6 +224,31 @@ func (r *RunningScheduler) sweepMemos(ctx context.Context) {
 		})
 		if err != nil {
 			r.cleanupFailed(err)
+			return
+		}
+	}
+}
+
+// shortenWaits ends waits in time that began as a duration and that a clock set
+// back has made longer than that.
+func (r *RunningScheduler) shortenWaits(ctx context.Context, now time.Time) {
+	for !r.isStopping() {
+		long, err := r.store.Overlong(ctx, now, claimPage)
+		if err == nil && len(long) > 0 {
+			err = r.update(ctx, func(tx *store.Tx) error {
+				for _, h := range long {
+					if err := tx.Shorten(h, now); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			r.alarm.wake()
+		}
+		if err != nil && r.store.Err() == nil && !r.isStopping() {
+			r.log.Error("segno: shortening waits", "error", err)
+		}
+		if err != nil || len(long) == 0 {
 			return
 		}
 	}

@@ -3,6 +3,7 @@ package segno
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/segnodev/segno/engine"
@@ -98,7 +99,7 @@ type RunError struct {
 	Flow    string
 	Run     RunID
 	State   string   // in which it failed
-	Attempt int      // of the last visit
+	Attempt int      // of the last visit, when it failed
 	Path    []string // states visited, in order
 	Err     error    // why it failed
 	Undo    []error  // undos that failed, in the order they were tried
@@ -108,11 +109,21 @@ type RunError struct {
 func (e *RunError) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "segno: run %d of %s failed in %s (attempt %d, path %s): %v",
-		e.Run, e.Flow, e.State, e.Attempt, strings.Join(e.Path, " → "), e.Err)
+		e.Run, e.Flow, e.State, e.Attempt, shortPath(e.Path), e.Err)
 	for i, err := range e.Undo {
 		fmt.Fprintf(&b, "; undo %d: %v", i+1, err)
 	}
 	return b.String()
+}
+
+// shortPath joins a path, leaving out the middle of that of a long loop.
+func shortPath(path []string) string {
+	const most, ends = 20, 8
+	if n := len(path); n > most {
+		middle := fmt.Sprintf("… %d more …", n-2*ends)
+		path = slices.Concat(path[:ends], []string{middle}, path[n-ends:])
+	}
+	return strings.Join(path, " → ")
 }
 
 // Unwrap returns the cause and the errors of the rollback.

@@ -626,6 +626,45 @@ func TestASleepIsNeverLongerThanItSays(t *testing.T) {
 	})
 }
 
+func TestAParkedWaitIsNoLongerThanItWasMeantToBe(t *testing.T) {
+	for _, restart := range []bool{true, false} {
+		t.Run(fmt.Sprint("restart ", restart), func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				b := newBed(t)
+				var s tries
+				undo := change(saga(1, new(tally), fail), "s1", func(step *segno.Step[leg, cargo]) {
+					step.UndoRetry = plain(2, time.Hour)
+					step.Undo = func(ctx context.Context, _ cargo) error {
+						if s.note(ctx) == 1 {
+							return errTest
+						}
+						return nil
+					}
+				})
+				flows := []segno.Flow{
+					flowOf("sleep", one(segno.Sleep[cargo](time.Hour, done))),
+					flowOf("retry", oneStep(segno.Step[leg, cargo]{Do: new(tries).failing(1), Retry: plain(2, time.Hour)})),
+					flowOf("undo", undo),
+				}
+				r := b.start(flows...)
+				sleep, retry, back := r.trigger("sleep", cargo{}), r.trigger("retry", cargo{}), r.trigger("undo", cargo{})
+				synctest.Wait()
+				b.stepClock(-24 * time.Hour)
+				if restart {
+					r = b.restart(flows...)
+				}
+				begin := time.Now()
+				r.completed(sleep)
+				r.completed(retry)
+				r.ended(back, segno.RunFailed)
+				if d := time.Since(begin); d < time.Hour || d > time.Hour+10*time.Second { // a step is noticed within 10 s
+					t.Errorf("took: got = %v, want 1h0m0s", d)
+				}
+			})
+		})
+	}
+}
+
 func TestAWaitLetsOthersExecute(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		b := newBed(t).with(segno.Options{MaxConcurrent: 1})

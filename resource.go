@@ -49,7 +49,7 @@ func (h Health) String() string {
 
 // ResourceFrom returns what the Setup of the resource with the given key
 // returned, in a step. It returns ErrConfig outside a step, for an unknown key
-// and for a value of another type.
+// (which is ErrNotFound, too) and for a value of another type.
 func ResourceFrom[T any](ctx context.Context, key string) (T, error) {
 	var zero T
 	_, r, err := visitFrom(ctx)
@@ -58,7 +58,7 @@ func ResourceFrom[T any](ctx context.Context, key string) (T, error) {
 	}
 	v, ok := r.resources.values[key]
 	if !ok {
-		return zero, fmt.Errorf("%w: there is no resource %q", ErrConfig, key)
+		return zero, fmt.Errorf("%w: resource %q: %w", ErrConfig, key, ErrNotFound)
 	}
 	t, ok := v.(T)
 	if !ok {
@@ -127,24 +127,30 @@ func (rs *resources) tearDown(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// health returns the worst health of all resources.
-func (rs *resources) health(ctx context.Context) Health {
-	worst := Healthy
+// health asks every resource how it is, by its key. One
+// without a Health is taken to be well.
+func (rs *resources) health(ctx context.Context) map[string]Health {
+	report := make(map[string]Health, len(rs.list))
 	for _, r := range rs.list {
-		if r.Health == nil {
-			continue
-		}
-		var h atomic.Int64
-		h.Store(int64(Unhealthy)) // a probe that fails or hangs says so
-		_ = bounded(ctx, r.Timeout, func(ctx context.Context) error {
-			if v := r.Health(ctx, rs.values[r.Key]); ctx.Err() == nil { // an answer behind its time is none
-				h.Store(int64(v))
-			}
-			return nil
-		})
-		worst = max(worst, Health(h.Load()))
+		report[r.Key] = r.probe(ctx, rs.values[r.Key])
 	}
-	return worst
+	return report
+}
+
+// probe asks one resource; one that panics or hangs is unhealthy.
+func (r Resource) probe(ctx context.Context, v any) Health {
+	if r.Health == nil {
+		return Healthy
+	}
+	var h atomic.Int64
+	h.Store(int64(Unhealthy))
+	_ = bounded(ctx, r.Timeout, func(ctx context.Context) error {
+		if v := r.Health(ctx, v); ctx.Err() == nil { // an answer behind its time is none
+			h.Store(int64(v))
+		}
+		return nil
+	})
+	return Health(h.Load())
 }
 
 // bounded calls fn with a timeout and turns its panic into an error.

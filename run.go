@@ -118,6 +118,7 @@ func runError(h *engine.Head, history []engine.Entry) error {
 	undo := map[int]error{}
 	var order []int
 	var unknown *engine.Entry
+	rolled := false
 	for i := range history {
 		entry := &history[i]
 		if entry.Uncertain && entry.Undo == "" && (entry.Kind == engine.KindRollback || entry.Kind == engine.KindEnd) {
@@ -127,7 +128,9 @@ func runError(h *engine.Head, history []engine.Entry) error {
 		case engine.KindEnter:
 			e.Path = append(e.Path, entry.State)
 		case engine.KindRollback:
-			e.Attempt = entry.Attempt
+			if !rolled { // a repeated one knows nothing of the attempt
+				e.Attempt, rolled = entry.Attempt, true
+			}
 		case engine.KindUndoFailed:
 			undo[entry.Visit] = &engine.Failure{Cause: entry.Cause, Text: "undo of " + entry.State + ": " + entry.Error}
 			order = append(order, entry.Visit)

@@ -236,7 +236,24 @@ func (r *RunningScheduler) Health(ctx context.Context) Health {
 	case r.store.Trouble() != nil:
 		own = Degraded
 	}
-	return max(own, r.resources.health(ctx))
+	for _, h := range r.resources.health(ctx) {
+		own = max(own, h)
+	}
+	return own
+}
+
+// ResourceHealth asks every resource how well it works, and returns the answers
+// by Resource.Key. One without a Health is Healthy; one that panics or does not
+// answer within its Timeout is Unhealthy, and so are all once the scheduler stops.
+func (r *RunningScheduler) ResourceHealth(ctx context.Context) map[string]Health {
+	if !r.isStopping() {
+		return r.resources.health(ctx)
+	}
+	report := map[string]Health{}
+	for _, res := range r.opts.Resources {
+		report[res.Key] = Unhealthy
+	}
+	return report
 }
 
 func (r *RunningScheduler) isStopping() bool {

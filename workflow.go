@@ -309,7 +309,7 @@ func eraseDo[S State, D any](do DoFunc[S, D]) func(context.Context, []byte) (str
 		}
 		out, failed := json.Marshal(d)
 		if failed != nil {
-			return "", nil, Permanent(fmt.Errorf("encoding the data: %w", failed))
+			return "", nil, Permanent(fmt.Errorf("%w: %w", engine.ErrUnencodable, failed))
 		}
 		return string(next), out, err
 	}

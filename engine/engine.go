@@ -25,6 +25,8 @@ type Engine struct {
 	Recalled func(run int64)
 	// Observe, if set, is told what happens to the runs, each in its goroutine.
 	Observe func(Event)
+
+	undoLeft sync.Map // by run: what a parked rollback has left of its time
 }
 
 // protectedFor bounds a step with an Undo that must not be interrupted, and an

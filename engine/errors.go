@@ -15,6 +15,7 @@ var (
 	ErrOrphanedUndo = errors.New("segno: no undo for this state any more")
 	ErrEnded        = errors.New("segno: ended")
 	ErrUndecodable  = errors.New("segno: data cannot be decoded")
+	ErrUnencodable  = errors.New("segno: encoding the data")
 	ErrTooLarge     = errors.New("segno: data too large")
 	ErrPanic        = errors.New("segno: panic")
 	ErrAbandoned    = errors.New("segno: abandoned")

@@ -14,13 +14,18 @@ func (r *Run) rollback(cause error, unknown, closes bool) *Change {
 	c := r.change()
 	c.Yields, c.DropMemos = true, r.memos.some || !r.memos.known
 	h := &c.After
+	step := r.machine.Steps[h.State]
+	undoable := step != nil && step.Undo != nil
+	if undoable && (errors.Is(cause, ErrTooLarge) || errors.Is(cause, ErrUnencodable)) {
+		unknown = true // its effects are there, what it left for the undo is not
+	}
 	h.Cause, h.Error = CauseOf(cause), cause.Error()
 	if h.Cause == CauseCancelled && !r.cancelled() {
 		h.Cause = CauseError // an error of the step's own: nobody cancelled the run
 	}
 	e := r.entry(KindRollback, now)
 	e.Cause, e.Error, e.Uncertain = h.Cause, h.Error, unknown && !closes
-	if step := r.machine.Steps[h.State]; step != nil && step.Undo != nil && (closes || unknown && step.UndoUncertain) {
+	if undoable && (closes || unknown && step.UndoUncertain) {
 		e.Undo, e.Data = h.State, h.Data
 	}
 	attempt := h.Attempt
@@ -40,10 +45,29 @@ func (r *Run) rollback(cause error, unknown, closes bool) *Change {
 // visit counts as finished, anything else ends the visit as not finished.
 func (r *Run) yield(c *Change) *Change {
 	closes := len(c.Entries) > 0 && c.Entries[0].Kind == KindEnter
-	r.head.Data = c.After.Data
 	y := r.rollback(ErrCancelledRun, !closes && c.After.Uncertain, closes)
-	y.OnCommit = c.OnCommit
-	return y
+	return y.carry(c.After.Data, c.OnCommit)
+}
+
+// misroute rolls back behind a step that succeeded but may not go where it
+// wants to. If it can be undone its visit counts as finished: what it did is done.
+func (r *Run) misroute(cause error, o outcome) *Change {
+	if r.machine.Steps[r.head.State].Undo == nil {
+		return r.rollback(cause, false, false)
+	}
+	if len(o.data) > r.eng.MaxData {
+		return r.rollback(fmt.Errorf("%w; %w", cause, tooLarge(len(o.data), r.eng.MaxData)), false, false)
+	}
+	return r.rollback(cause, false, true).carry(o.data, o.onCommit)
+}
+
+// carry makes what the visit's last unit has left part of the change.
+func (c *Change) carry(data []byte, onCommit []func(Tx) error) *Change {
+	c.After.Data, c.OnCommit = data, onCommit
+	if e := &c.Entries[0]; e.Data != nil {
+		e.Data = data
+	}
+	return c
 }
 
 // endStatus is the status a run ends in that did not complete.
@@ -71,7 +95,7 @@ func (r *Run) undo(now time.Time) (*Change, error) {
 		return r.undone(r.change(), now), nil
 	}
 	if r.undoUntil.IsZero() && r.machine.UndoTimeout > 0 {
-		r.undoUntil = now.Add(r.machine.UndoTimeout)
+		r.undoUntil = now.Add(r.eng.undoTime(r.id, r.machine.UndoTimeout))
 	}
 	if r.head.Crashes >= r.eng.MaxCrashes {
 		return r.undoFailed(p, fmt.Errorf("%w: the process died %d times in this undo", ErrCrashLoop, r.head.Crashes)), nil
@@ -117,6 +141,9 @@ func (r *Run) judgeUndo(p *Entry, step *Step, o outcome) *Change {
 	case step != nil && r.mayRetry(step.UndoRetry, o, steer):
 		c := r.retry(p.Undo, p.UndoVisit(), step.UndoRetry, o, steer)
 		c.Yields = true
+		if !c.After.Held && !r.undoUntil.IsZero() { // parked: what is left of the time is for the next goroutine
+			r.eng.undoLeft.Store(r.id, r.undoUntil.Sub(r.eng.Now()))
+		}
 		return c
 	}
 	return r.undoFailed(p, o.err)
@@ -128,6 +155,9 @@ func (r *Run) undoFailed(p *Entry, err error) *Change {
 	c := r.change()
 	e := r.undoEntry(KindUndoFailed, p, now)
 	e.Cause, e.Error = CauseOf(err), err.Error()
+	if e.Cause == CauseOrphaned {
+		e.Data = p.Data // for whoever has to undo it by hand
+	}
 	c.Entries, c.Why = []Entry{e}, err
 	c.After.UndoErrors++
 	return r.undone(r.past(c, p), now)
@@ -149,8 +179,18 @@ func (r *Run) undone(c *Change, now time.Time) *Change {
 		e.Cause, e.Error, e.Data = h.Cause, h.Error, h.Data
 		c.Entries = append(c.Entries, e)
 		h.end(endStatus(h), now)
+		r.eng.undoLeft.Delete(r.id)
 	}
 	return c
+}
+
+// undoTime is the time that a rollback has in this process, less what it has
+// used up before it was parked.
+func (e *Engine) undoTime(run int64, limit time.Duration) time.Duration {
+	if left, ok := e.undoLeft.LoadAndDelete(run); ok {
+		return left.(time.Duration)
+	}
+	return limit
 }
 
 func (r *Run) undoEntry(k Kind, p *Entry, now time.Time) Entry {

@@ -75,10 +75,10 @@ func (r *Run) advance(step *Step, o outcome) *Change {
 	switch {
 	case !known:
 		err := fmt.Errorf("%w: state %q returned %q, which is no state of the workflow", ErrUnknownState, r.head.State, o.next)
-		return r.rollback(err, false, false)
+		return r.misroute(err, o)
 	case !step.allows(o.next):
 		err := fmt.Errorf("%w: from %q to %q, Next allows %q", ErrTransition, r.head.State, o.next, step.Next)
-		return r.rollback(err, false, false)
+		return r.misroute(err, o)
 	case len(o.data) > r.eng.MaxData:
 		return r.rollback(tooLarge(len(o.data), r.eng.MaxData), false, false)
 	}

@@ -173,6 +173,14 @@ func (s *Reader) Suspects(ctx context.Context, now time.Time) ([]engine.Head, er
 ORDER BY r.crashes, r.run`, micros(now), SuspectAfter)
 }
 
+// Overlong returns runs that nobody holds and whose wait, which began as a
+// duration, would last longer than that.
+func (s *Reader) Overlong(ctx context.Context, now time.Time, limit int) ([]engine.Head, error) {
+	query := strings.Replace(selectHead, "FROM _segno_run r JOIN", "FROM _segno_run r INDEXED BY _segno_run_open CROSS JOIN", 1) +
+		"WHERE r.ended IS NULL AND r.status IN ('parked', 'waiting', 'undoing') AND r.wake > ? AND r.held = 0 AND r.delay > 0 AND r.due - r.delay > ? LIMIT ?"
+	return scanHeads(s.reader.QueryxContext(ctx, query, micros(now), micros(now), limit))
+}
+
 // DueFlows returns the ids of flows with a slot to decide.
 func (s *Reader) DueFlows(ctx context.Context, now time.Time, limit int) (ids []string, err error) {
 	stmt, err := s.prepared("SELECT id FROM _segno_flow WHERE next <= ? ORDER BY next, flow LIMIT ?")

@@ -290,6 +290,20 @@ func (tx *Tx) Replace(before, after engine.Head, entries ...engine.Entry) error 
 	return tx.commit(&engine.Change{Before: &before, After: after, Entries: entries, Yields: true})
 }
 
+// Shorten lets a waiting run wait no longer than its delay from now on.
+func (tx *Tx) Shorten(h engine.Head, now time.Time) error {
+	after := h
+	after.Due = now.Add(h.Delay)
+	if after.Wake.After(after.Due) {
+		after.Wake = after.Due
+	}
+	err := tx.Replace(h, after)
+	if errors.Is(err, ErrConflict) {
+		return nil // it has moved on meanwhile
+	}
+	return err
+}
+
 // OpenRuns returns the open runs of a flow, of one status or of all, whose time
 // has come at now; the zero time asks for all.
 func (tx *Tx) OpenRuns(flow string, status engine.Status, now time.Time) ([]engine.Head, error) {
