@@ -26,15 +26,35 @@
 //	id, err := orders.Trigger(ctx, Order{ID: "42"})
 //	run, err := orders.Wait(ctx, id)
 //
+// # Processing models
+//
+// What a step does is a plain function, or one of these, each of which returns
+// such a function:
+//
+//   - [Poll] calls until something is ready; [Timer] and [Sleep] wait for a time.
+//   - [Batch] works on a list of items, [Split] on several branches side by side.
+//   - [Stepped] goes on from a cursor, [Stream] reads a source window by window.
+//   - [Await] waits for a signal: see [RunningScheduler.Signal].
+//   - [Call] runs another flow as a child and waits for its end.
+//
+// They are built on two primitives that programs have, too: memos ([SaveMemo],
+// [LoadMemo]), small durable values of a visit, and parking ([Snooze]), which
+// leaves a run in the file without a goroutine until it is due. A [Breaker] or a
+// [Limiter] stands before the attempts of the steps that name it.
+//
 // # Guarantees
 //
 //   - A transition is atomic and durable: next state, data, due times, the
 //     flow's status and the writes joined by [OnCommit] are one synced
 //     transaction before the next state's code starts.
 //   - Steps run at least once, transitions happen exactly once. A crash repeats
-//     only the unit that was in flight.
+//     only the unit that was in flight: an attempt, one poll, one item of a batch,
+//     one branch of a split, one step of a cursor, one window of a stream, one undo.
+//     Polls that change nothing and follow each other within a second are the
+//     exception: up to a second of them is repeated.
 //   - Streaks, backoff windows, trips, pauses, cadence, retry attempts, timers,
-//     poll counts, deadlines, cancels and half-done rollbacks go on after a
+//     poll counts, cursors, items and branches that are done, signals, children,
+//     open breakers, deadlines, cancels and half-done rollbacks go on after a
 //     restart. A rollback calls the Undo of each finished visit once its outcome
 //     is unknown, last visit first.
 //   - One owner per file: a second one gets [ErrLocked], or waits as a standby.
