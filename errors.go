@@ -115,3 +115,8 @@ func (e *RunError) Error() string {
 
 // Unwrap returns the cause and the errors of the rollback.
 func (e *RunError) Unwrap() []error { return append([]error{e.Err}, e.Undo...) }
+
+// configFault makes an ErrConfig.
+func configFault(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrConfig}, args...)...)
+}
