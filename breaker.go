@@ -28,7 +28,8 @@ import (
 // Reset from now, whatever the clock did), and a half-open one has to probe
 // again. It can serve one running scheduler at a time: Start of a second one
 // returns ErrConfig. A Breaker without a Name lives in memory only, and may be
-// shared by any number of schedulers.
+// shared by any number of schedulers. Neither may be used inside a function that
+// was given a Tx, since others may wait there for the commit.
 type Breaker struct {
 	// Name is the name in the file; empty: in memory only.
 	Name string

@@ -128,3 +128,8 @@ func shortPath(path []string) string {
 
 // Unwrap returns the cause and the errors of the rollback.
 func (e *RunError) Unwrap() []error { return append([]error{e.Err}, e.Undo...) }
+
+// configFault makes an ErrConfig.
+func configFault(format string, args ...any) error {
+	return fmt.Errorf("%w: "+format, append([]any{ErrConfig}, args...)...)
+}

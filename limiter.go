@@ -123,11 +123,6 @@ func fitting(name string, n, capacity int) error {
 	return nil
 }
 
-// configFault makes an ErrConfig.
-func configFault(format string, args ...any) error {
-	return fmt.Errorf("%w: "+format, append([]any{ErrConfig}, args...)...)
-}
-
 // measured checks the fields that a bucket and a window have in common.
 func measured(kind, name string, limit int, per time.Duration) error {
 	if limit <= 0 || per < 0 {

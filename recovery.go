@@ -25,8 +25,9 @@ func start(ctx context.Context, s *Scheduler) (*RunningScheduler, error) {
 	}
 	r.use(st)
 	if err := r.recover(ctx); err != nil {
+		closed := st.Close()
 		r.guards.leave(r)
-		return nil, errors.Join(err, st.Close(), st.Release())
+		return nil, errors.Join(err, closed, st.Release())
 	}
 	r.run(ctx)
 	return r, nil

@@ -132,8 +132,8 @@ func (r *RunningScheduler) abandoned() error {
 // unless goroutines are still out: then the lock goes when they do.
 func (r *RunningScheduler) finish(err error) {
 	used := r.keepLast()
-	r.guards.leave(r)
 	closed := r.store.Close()
+	r.guards.leave(r) // behind Close: until then one may wait for its commit
 	down := r.resources.tearDown(context.Background())
 	var released error
 	if r.outstanding() == 0 {
