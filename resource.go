@@ -20,9 +20,10 @@ type Resource struct {
 	Setup func(context.Context) (any, error)
 	// Teardown, if set, takes the value back.
 	Teardown func(context.Context, any) error
-	// Health, if set, is asked by RunningScheduler.Health.
+	// Health, if set, is asked by RunningScheduler.Health and ResourceHealth.
 	Health func(context.Context, any) Health
-	// Timeout bounds each of the three; 0 means 30 s.
+	// Timeout bounds each of the three; 0 means 30 s. What a Setup makes behind
+	// its time is not torn down.
 	Timeout time.Duration
 }
 
@@ -162,12 +163,14 @@ func bounded(ctx context.Context, d time.Duration, fn func(context.Context) erro
 	defer cancel()
 	done := make(chan error, 1)
 	go func() {
+		err := fmt.Errorf("%w: it called runtime.Goexit", ErrPanic)
 		defer func() {
 			if p := recover(); p != nil {
-				done <- fmt.Errorf("%w: %v\n%s", ErrPanic, p, debug.Stack())
+				err = fmt.Errorf("%w: %v\n%s", ErrPanic, p, debug.Stack())
 			}
+			done <- err
 		}()
-		done <- fn(ctx)
+		err = fn(ctx)
 	}()
 	select {
 	case err := <-done:

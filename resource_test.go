@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -74,6 +75,7 @@ func TestAFailedSetupTearsDownWhatIsUp(t *testing.T) {
 	for name, setup := range map[string]func(context.Context) (any, error){
 		"error":   func(context.Context) (any, error) { return nil, errTest },
 		"panic":   func(context.Context) (any, error) { panic(errTest) },
+		"goexit":  func(context.Context) (any, error) { runtime.Goexit(); return nil, nil },
 		"timeout": func(ctx context.Context) (any, error) { <-ctx.Done(); return nil, ctx.Err() },
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -92,7 +94,7 @@ func TestAFailedSetupTearsDownWhatIsUp(t *testing.T) {
 				switch name {
 				case "error":
 					expectError(t, "Start", err, errTest)
-				case "panic":
+				case "panic", "goexit":
 					expectError(t, "Start", err, segno.ErrPanic)
 				case "timeout":
 					expectError(t, "Start", err, context.DeadlineExceeded)

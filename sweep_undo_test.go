@@ -38,6 +38,31 @@ func TestSweepRollback(t *testing.T) {
 	})
 }
 
+// A step that succeeds and may not go where it wants to is undone with what it left.
+func TestSweepAstray(t *testing.T) {
+	sweep(t, segnotest.Scenario{
+		Times:   true,
+		Options: sweepSchema,
+		Register: sweepManual(func(fx *sweepFX) sweepFlow {
+			astray := sweepDo(fx, "b", "mars")
+			return sweepFlow{Initial: sA, Steps: sweepTable{
+				sA: {Do: sweepDo(fx, "a", sB), Undo: sweepUndo(fx, "a")},
+				sB: {Undo: sweepUndo(fx, "b"), Do: func(ctx context.Context, d *sweepData) (sweepAt, error) {
+					if err := sweepPaid(ctx, "b"); err != nil {
+						return "", err
+					}
+					return astray(ctx, d)
+				}},
+				sDone: {Final: true},
+			}}
+		}),
+		Drive:     sweepTrigger("1"),
+		Normalize: sweepJitter,
+		Check: sweepAll(sweepRun("f", "1", "failed", `{"Log":["a","b"]}`),
+			sweepDid("undo a of [a]", "undo b of [a b]")),
+	})
+}
+
 // sweepDid checks that effects have happened.
 func sweepDid(names ...string) func(*segnotest.Outcome) error {
 	return func(o *segnotest.Outcome) error {

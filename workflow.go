@@ -28,8 +28,9 @@ type Workflow[S State, D any] struct {
 	// Timeout bounds a whole run, as a wall-clock deadline stored when the run
 	// is created: it goes on while the program is down. 0: none.
 	Timeout time.Duration
-	// UndoTimeout bounds a rollback, counting only time in which a process
-	// works on it. 0: half of Timeout, at most 30 s; none without a Timeout.
+	// UndoTimeout bounds a rollback, counting only time in which a process works
+	// on it, without the waits of parked retries; a restart begins it anew. 0:
+	// half of Timeout, at most 30 s; none without a Timeout.
 	UndoTimeout time.Duration
 	// Steps is the table of states.
 	Steps Steps[S, D]
@@ -64,9 +65,10 @@ type DoFunc[S State, D any] = func(context.Context, *D) (S, error)
 type Step[S State, D any] struct {
 	// Do is the state's code. Every state but a final one has it.
 	Do DoFunc[S, D]
-	// Undo takes back what Do did, when the run fails or is cancelled later. It
-	// gets the data as Do left it. A unit of a step with an Undo is not
-	// interrupted by a cancel or by the run's timeout.
+	// Undo takes back what Do did, when the run fails or is cancelled later, and
+	// when Do returned a state that it may not go to. It gets the data as Do left
+	// it. A unit of a step with an Undo is not interrupted by a cancel or by the
+	// run's timeout.
 	Undo func(context.Context, D) error
 	// Next, where given, closes the set of states that Do may return.
 	Next []S
@@ -78,7 +80,8 @@ type Step[S State, D any] struct {
 	// UndoRetry is the policy for failed undos; the zero value tries once.
 	UndoRetry Retry
 	// UndoUncertain calls Undo also for a visit whose last attempt ended without
-	// a known outcome, with Info.Uncertain set and the data at its entry.
+	// a known outcome, or left data that cannot be stored, with Info.Uncertain set
+	// and the data at its entry.
 	UndoUncertain bool
 	// Breaker stops the attempts while what the step needs is down; nil: none.
 	Breaker *Breaker
