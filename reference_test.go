@@ -24,7 +24,7 @@ func referenceScenarios() []scenarios {
 // of "table id". When it is empty it goes.
 func referenceMissing() []string {
 	return []string{
-		"engine S", "engine W", "engine C",
+		"engine S4", "engine S5", "engine S6", "engine W", "engine C",
 		"engine J",
 		"engine R",
 		"engine G",
