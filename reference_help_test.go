@@ -95,3 +95,25 @@ func (s *tries) counting(f do) do {
 		return f(ctx, c)
 	}
 }
+
+// resting is a step that takes d, unless its context ends, and tells of its
+// beginning and its end.
+func resting(said *tally, d time.Duration) do {
+	return func(ctx context.Context, _ *cargo) (leg, error) {
+		said.add("begin")
+		select {
+		case <-ctx.Done():
+			return "", ctx.Err()
+		case <-time.After(d):
+			said.add("end")
+			return done, nil
+		}
+	}
+}
+
+// dirty makes the undo of a step fail.
+func dirty(w route, name leg) route {
+	return change(w, name, func(s *segno.Step[leg, cargo]) {
+		s.Undo = func(context.Context, cargo) error { return errTest }
+	})
+}

@@ -17,6 +17,7 @@ type scenarios = map[string]func(*testing.T)
 func referenceScenarios() []scenarios {
 	return []scenarios{
 		referenceScheduler(),
+		referenceControl(),
 	}
 }
 
@@ -24,7 +25,7 @@ func referenceScenarios() []scenarios {
 // of "table id". When it is empty it goes.
 func referenceMissing() []string {
 	return []string{
-		"engine S4", "engine S5", "engine S6", "engine W", "engine C",
+		"engine W", "engine C",
 		"engine J",
 		"engine R",
 		"engine G",
