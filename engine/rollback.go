@@ -8,14 +8,18 @@ import (
 )
 
 // rollback enters the rollback, with its cause, or ends the run if there is
-// nothing to undo. closes says that the current visit counts as finished.
+// nothing to undo. closes says that the current visit counts as finished. What
+// fails after a cancel is put down to the cancel.
 func (r *Run) rollback(cause error, unknown, closes bool) *Change {
 	now := r.eng.Now()
 	c := r.change()
-	c.Yields, c.DropMemos = true, r.memos.some || !r.memos.known
+	c.Yields, c.DropMemos = r.cancelled(), r.memos.some || !r.memos.known
+	if c.Yields && !errors.Is(cause, ErrCancelledRun) {
+		cause = fmt.Errorf("%w; %v", ErrCancelledRun, cause)
+	}
 	h := &c.After
 	h.Cause, h.Error = CauseOf(cause), cause.Error()
-	if h.Cause == CauseCancelled && !r.cancelled() {
+	if h.Cause == CauseCancelled && !c.Yields {
 		h.Cause = CauseError // an error of the step's own: nobody cancelled the run
 	}
 	e := r.entry(KindRollback, now)
@@ -39,9 +43,17 @@ func (r *Run) rollback(cause error, unknown, closes bool) *Change {
 // yield gives way to a cancel that was committed before c: a transition's
 // visit counts as finished, anything else ends the visit as not finished.
 func (r *Run) yield(c *Change) *Change {
-	closes := len(c.Entries) > 0 && c.Entries[0].Kind == KindEnter
+	cause, closes, unknown := ErrCancelledRun, false, c.After.Uncertain
+	if len(c.Entries) > 0 {
+		switch e := c.Entries[0]; e.Kind {
+		case KindEnter:
+			closes, unknown = true, false
+		case KindRollback, KindEnd:
+			cause, unknown = fmt.Errorf("%w; %s", cause, e.Error), e.Uncertain
+		}
+	}
 	r.head.Data = c.After.Data
-	y := r.rollback(ErrCancelledRun, !closes && c.After.Uncertain, closes)
+	y := r.rollback(cause, unknown, closes)
 	y.OnCommit = c.OnCommit
 	return y
 }
