@@ -18,6 +18,8 @@ func referenceScenarios() []scenarios {
 	return []scenarios{
 		referenceScheduler(),
 		referenceControl(),
+		referenceWorkflow(),
+		referenceCancel(),
 	}
 }
 
@@ -25,7 +27,7 @@ func referenceScenarios() []scenarios {
 // of "table id". When it is empty it goes.
 func referenceMissing() []string {
 	return []string{
-		"engine W", "engine C",
+		"engine W18", "engine W28", "engine W29", "engine W33", "engine C08", "engine C09", "engine C13", "engine C14",
 		"engine J",
 		"engine R",
 		"engine G",
