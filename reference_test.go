@@ -3,6 +3,7 @@ package segno_test
 import (
 	"fmt"
 	"maps"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -98,6 +99,31 @@ func TestTheParityTablesNameRowsThatExist(t *testing.T) {
 	for name := range parityTable(t, "Rows that hold differently") {
 		if tests[name] == nil {
 			t.Errorf("a difference is given for %s, which has no test", name)
+		}
+	}
+}
+
+func TestTheParityItemsNameTestsThatExist(t *testing.T) {
+	var source strings.Builder
+	files, err := filepath.Glob("*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		source.WriteString(read(t, file))
+	}
+	list := referenceRows(t)
+	_, items, _ := strings.Cut(read(t, "docs/parity.md"), "\n## Every public item\n")
+	for _, line := range strings.Split(items, "\n") {
+		if cells := strings.Split(strings.Trim(line, "|"), "|"); len(cells) == 3 {
+			for _, name := range regexp.MustCompile(`\bTest[A-Z]\w+`).FindAllString(cells[2], -1) {
+				expect(t, name+" exists", strings.Contains(source.String(), "func "+name+"("), true)
+			}
+			for _, row := range regexp.MustCompile(`\b[A-Z]\d\d\w*`).FindAllString(cells[2], -1) {
+				expect(t, row+" is a row", list[row] != "", true)
+			}
+		} else if strings.HasPrefix(line, "|") {
+			t.Errorf("docs/parity.md: got line %q, want three columns", line)
 		}
 	}
 }
