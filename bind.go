@@ -52,14 +52,18 @@ func (b *BoundFlow[S, D]) Get(ctx context.Context, id RunID) (Run[S, D], error) 
 
 // typed gives a run its types back. The error of the run comes first.
 func (b *BoundFlow[S, D]) typed(info RunInfo, err error) (Run[S, D], error) {
-	run := Run[S, D]{RunInfo: info, State: S(info.State)}
 	if info.ID == 0 {
-		return run, err
+		return Run[S, D]{}, err
 	}
 	if info.Flow != b.id {
-		return run, fmt.Errorf("run %d: %w: it is a run of flow %q, not %q", info.ID, ErrConfig, info.Flow, b.id)
+		return Run[S, D]{RunInfo: info}, fmt.Errorf("run %d: %w: it is a run of flow %q, not %q", info.ID, ErrConfig, info.Flow, b.id)
 	}
-	d, failed := decode[D](info.Data)
-	run.Data = d
+	run, failed := typedRun[S, D](info)
 	return run, errorOr(err, failed)
+}
+
+// typedRun decodes what is known of a run.
+func typedRun[S State, D any](info RunInfo) (Run[S, D], error) {
+	d, err := decode[D](info.Data)
+	return Run[S, D]{RunInfo: info, State: S(info.State), Data: d}, err
 }

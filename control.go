@@ -160,16 +160,20 @@ func (r *RunningScheduler) cancel(tx *store.Tx, h *engine.Head) error {
 		return err
 	}
 	id := h.Run
-	tx.After(func() {
-		r.mu.Lock()
-		run := r.byRun[id]
-		r.mu.Unlock()
-		if run != nil {
-			go run.Cancel() // the writer must not wait for the run's lock
-		}
-		r.alarm.before(now)
-	})
+	tx.After(func() { r.recalled(id) })
 	return nil
+}
+
+// recalled tells whoever executes a run that its cancel flag is set, or wakes
+// the dispatcher for it.
+func (r *RunningScheduler) recalled(id int64) {
+	r.mu.Lock()
+	run := r.byRun[id]
+	r.mu.Unlock()
+	if run != nil {
+		go run.Cancel() // the writer must not wait for the run's lock
+	}
+	r.alarm.wake()
 }
 
 // onRun runs fn on a run's head.

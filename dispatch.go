@@ -219,6 +219,7 @@ func (r *RunningScheduler) sweepMemos(ctx context.Context) {
 			return err
 		})
 		if err != nil {
+			r.cleanupFailed(err)
 			return
 		}
 	}

@@ -39,6 +39,11 @@
 //     is unknown, last visit first.
 //   - One owner per file: a second one gets [ErrLocked], or waits as a standby.
 //
+// # Watching
+//
+// The history of each run is in the file. An [Observer] in Options.Observers is
+// told of the same, and more, as it happens; [SlogObserver] logs it.
+//
 // # Caveats
 //
 //   - A step may run twice. Hand [Info].Key to other systems as the idempotency

@@ -80,6 +80,8 @@ var (
 	// ErrOrphanedUndo says that a visit has to be undone whose state, or whose
 	// Undo, is gone from the workflow.
 	ErrOrphanedUndo = engine.ErrOrphanedUndo
+	// ErrJoin says that the branches of a Split did not do what its Join asks for.
+	ErrJoin = engine.ErrJoin
 	// ErrPanic says that a step panicked; the text has the stack.
 	ErrPanic = engine.ErrPanic
 )

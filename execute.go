@@ -9,9 +9,10 @@ import (
 	"github.com/segnodev/segno/store"
 )
 
-// launch gives a held run, whose place is taken, to a goroutine.
-func (r *RunningScheduler) launch(f *flow, h engine.Head) {
-	r.start(f, r.eng.Begin(r.base, f.def.machine, h))
+// launch gives a held run, whose place is taken, to a goroutine. came says
+// what it was before: new, interrupted or waiting.
+func (r *RunningScheduler) launch(f *flow, h engine.Head, came engine.EventKind) {
+	r.start(f, r.eng.Begin(r.base, f.def.machine, h).Came(came))
 }
 
 func (r *RunningScheduler) start(f *flow, run *engine.Run) {
@@ -42,7 +43,7 @@ func (r *RunningScheduler) drive(f *flow, run *engine.Run) {
 // leave gives up a run's goroutine and place, and hands the run to whoever
 // waits for it: in one step, so that a waiter who finds it executing is told.
 func (r *RunningScheduler) leave(f *flow, run *engine.Run, h *engine.Head) {
-	wanted := r.places.give(f)
+	wanted := r.places.give(f.seat(run.Called()))
 	r.mu.Lock()
 	if settled(h) {
 		r.notify(h)
@@ -69,6 +70,9 @@ func (r *RunningScheduler) report(h *engine.Head) {
 	if h.Crashes >= store.SuspectAfter {
 		r.suspects.Store(true) // it comes back
 	}
+	if h.Child != 0 { // the run it has called waits for its turn
+		r.alarm.wake()
+	}
 	r.alarm.before(h.Wake)
 }
 
@@ -88,7 +92,7 @@ func (r *RunningScheduler) logEnd(h *engine.Head) {
 // its place until it comes back.
 func (r *RunningScheduler) handOver(old, next *engine.Run) {
 	f := r.flows[old.Flow()]
-	r.places.force(f)
+	r.places.force(f.seat(old.Called()))
 	r.mu.Lock()
 	delete(r.live, old)
 	r.lost[old] = fmt.Sprintf("run %d of %s", old.ID(), f.ID)
@@ -101,6 +105,10 @@ func (r *RunningScheduler) handOver(old, next *engine.Run) {
 // commit. It is called on the writer.
 func (r *RunningScheduler) settle(tx *store.Tx, row *store.Flow, h *engine.Head) {
 	f := r.flows[row.ID]
+	if h.Parent != 0 { // its end is its parent's affair
+		tx.After(r.alarm.wake)
+		return
+	}
 	if f == nil || h.Redo {
 		return
 	}
@@ -161,7 +169,7 @@ func clearStreak(row *store.Flow) {
 // active. One that is active itself, and parked, must not wait for it.
 func (r *RunningScheduler) alone(h *engine.Head) bool {
 	f := r.flows[h.Flow]
-	return f != nil && f.Overlap == Skip && h.Status == engine.Pending && !h.Cancel
+	return f != nil && f.Overlap == Skip && h.Status == engine.Pending && !h.Cancel && h.Parent == 0
 }
 
 // claim takes a run that waits in the file, if its flow has room for it, and
@@ -175,20 +183,21 @@ func (r *RunningScheduler) claim(tx *store.Tx, h engine.Head, suspect bool) (ful
 		r.places.miss()
 		return true, nil
 	}
-	if !r.places.take(f) {
+	place := f.seat(h.Parent != 0)
+	if !r.places.take(place) {
 		return true, nil
 	}
-	fresh := h.Started.IsZero()
+	fresh, came := h.Started.IsZero(), engine.CameFrom(&h)
 	held, err := tx.Hold(&h, r.now(), suspect)
 	if err != nil || !held {
-		r.places.give(f)
+		r.places.give(place)
 		return false, err
 	}
 	if fresh {
 		row.LastRun = h.Started
 	}
-	tx.Else(func() { r.places.give(f) })
-	tx.After(func() { r.launch(f, h) })
+	tx.Else(func() { r.places.give(place) })
+	tx.After(func() { r.launch(f, h, came) })
 	return false, nil
 }
 

@@ -11,36 +11,50 @@ type places struct {
 	short bool // somebody went away without one
 }
 
-// take gives the flow a place if there is one.
-func (p *places) take(f *flow) bool {
+// seat is whose place a run takes: its flow's, or nobody's for a run that
+// another one has called, which only the bound over all flows governs.
+type seat struct {
+	flow  string
+	limit int // 0: none
+}
+
+// seat returns where a run of the flow sits.
+func (f *flow) seat(called bool) seat {
+	if called {
+		return seat{}
+	}
+	return seat{f.ID, f.Overlap.limit()}
+}
+
+// take takes a place if there is one.
+func (p *places) take(s seat) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	limit := f.Overlap.limit()
-	if p.free <= 0 || limit > 0 && p.used[f.ID] >= limit {
+	if p.free <= 0 || s.limit > 0 && p.used[s.flow] >= s.limit {
 		p.short = true
 		return false
 	}
 	p.free--
-	p.used[f.ID]++
+	p.used[s.flow]++
 	return true
 }
 
-// force gives the flow a place beyond all limits: for a run whose goroutine
+// force takes a place beyond all limits: for a run whose goroutine
 // was lost, together with its first place.
-func (p *places) force(f *flow) {
+func (p *places) force(s seat) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.free--
-	p.used[f.ID]++
+	p.used[s.flow]++
 }
 
-// give takes a place back, and reports whether somebody had asked for one in vain.
-func (p *places) give(f *flow) (wanted bool) {
+// give gives a place back, and reports whether somebody had asked for one in vain.
+func (p *places) give(s seat) (wanted bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.free++
-	if p.used[f.ID]--; p.used[f.ID] == 0 {
-		delete(p.used, f.ID)
+	if p.used[s.flow]--; p.used[s.flow] == 0 {
+		delete(p.used, s.flow)
 	}
 	wanted, p.short = p.short, false
 	return wanted

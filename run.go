@@ -56,7 +56,10 @@ type RunInfo struct {
 	Error       string          `json:"error,omitempty"` // why it failed or rolls back
 	Cause       string          `json:"cause,omitempty"` // its class
 	StuckReason string          `json:"stuck_reason,omitempty"`
-	Note        string          `json:"note,omitempty"` // of AckRun
+	Note        string          `json:"note,omitempty"`   // of AckRun
+	Awaits      string          `json:"awaits,omitempty"` // name of the signal that a waiting run waits for
+	Child       RunID           `json:"child,omitempty"`  // run that the current visit has called
+	Parent      RunID           `json:"parent,omitempty"` // run that has called this one
 }
 
 // Run is a run with its types.
@@ -87,6 +90,10 @@ func runInfo(h *engine.Head) RunInfo {
 		Data: json.RawMessage(h.Data), Key: h.Key, Slot: h.Slot, Missed: h.Missed, Due: h.Due, Deadline: h.Deadline,
 		Created: h.Created, Started: h.Started, Ended: h.Ended, Crashes: h.Crashes, Uncertain: h.Uncertain, Cancel: h.Cancel,
 		Version: h.Version, Error: h.Error, Cause: string(h.Cause), Note: h.Note,
+		Child: RunID(h.Child), Parent: RunID(h.Parent),
+	}
+	if h.Status == engine.Waiting {
+		info.Awaits = h.Awaits
 	}
 	if h.Status == engine.Stuck {
 		info.StuckReason = h.StuckReason

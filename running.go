@@ -27,6 +27,7 @@ type RunningScheduler struct {
 	store      *store.Store
 	eng        *engine.Engine
 	resources  resources
+	observers  observers
 	base       context.Context // of all steps
 	suspectFor time.Duration
 
@@ -53,10 +54,10 @@ type RunningScheduler struct {
 func newRunning(s *Scheduler) *RunningScheduler {
 	r := &RunningScheduler{
 		opts: s.opts, log: s.opts.Logger, now: s.now, order: s.flows, flows: s.byID,
-		resources: resources{list: s.opts.Resources},
-		places:    places{free: s.opts.MaxConcurrent, used: map[string]int{}},
-		alarm:     alarm{ring: make(chan struct{}, 1)},
-		stopping:  make(chan struct{}), ended: make(chan struct{}), hurry: make(chan struct{}),
+		resources: resources{list: s.opts.Resources}, observers: observers{list: s.opts.Observers},
+		places:   places{free: s.opts.MaxConcurrent, used: map[string]int{}},
+		alarm:    alarm{ring: make(chan struct{}, 1)},
+		stopping: make(chan struct{}), ended: make(chan struct{}), hurry: make(chan struct{}),
 		live: map[*engine.Run]*flow{}, byRun: map[int64]*engine.Run{}, lost: map[*engine.Run]string{},
 		waiters: map[RunID][]chan engine.Head{},
 	}
@@ -74,6 +75,8 @@ func (r *RunningScheduler) use(st *store.Store) {
 	r.eng = &engine.Engine{
 		Journal: st, Now: r.now, Grace: r.opts.Grace, AbandonAfter: r.opts.AbandonAfter, ParkAfter: r.opts.ParkAfter,
 		MaxData: r.opts.MaxData, MaxCrashes: r.opts.MaxCrashes, HandOver: r.handOver, Cleared: r.cleared,
+		Recalled: r.recalled,
+		Observe:  r.observing(),
 	}
 }
 

@@ -16,6 +16,8 @@ type Options struct {
 	Logger *slog.Logger
 	// Resources are set up in order before any run, and torn down in reverse.
 	Resources []Resource
+	// Observers are told what happens to runs, in this order.
+	Observers []Observer
 	// Schema, if set, runs at each Start after segno's own migration: the place
 	// for CREATE TABLE IF NOT EXISTS of the application.
 	Schema func(tx Tx) error
@@ -91,6 +93,7 @@ func (o Options) validate() error {
 			errs = append(errs, fmt.Errorf("%w: Options.%s is negative", ErrConfig, f.name))
 		}
 	}
+	errs = append(errs, (&observers{list: o.Observers}).validate()...)
 	return errors.Join(append(errs, (&resources{list: o.Resources}).validate())...)
 }
 

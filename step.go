@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/segnodev/segno/engine"
@@ -153,6 +154,9 @@ func OnCommit(ctx context.Context, fn func(tx Tx) error) error {
 // visit, after a crash too, and gone when the visit is closed.
 func SaveMemo(ctx context.Context, key string, v any) error {
 	visit, _, err := visitFrom(ctx)
+	if err == nil && strings.HasPrefix(key, ownMemo) {
+		err = fmt.Errorf("%w: memo %q: keys that begin with %q are segno's own", ErrConfig, key, ownMemo)
+	}
 	if err != nil {
 		return err
 	}
@@ -162,6 +166,9 @@ func SaveMemo(ctx context.Context, key string, v any) error {
 	}
 	return visit.SaveMemo(ctx, key, raw)
 }
+
+// ownMemo begins the keys of the memos that the processing models keep.
+const ownMemo = "segno."
 
 // LoadMemo returns the value that SaveMemo saved in this visit, and whether there is one.
 func LoadMemo[T any](ctx context.Context, key string) (v T, found bool, err error) {

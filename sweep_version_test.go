@@ -81,7 +81,7 @@ func TestSweepMigrateAfterCrash(t *testing.T) {
 		Drive: sweepTrigger("1"),
 		Normalize: func(o *segnotest.Outcome) {
 			for i := range o.Runs { // all that is the same for either is that it is over
-				o.Runs[i] = segnotest.Run{Flow: o.Runs[i].Flow, Key: o.Runs[i].Key, Status: o.Runs[i].Status, State: o.Runs[i].State}
+				o.Runs[i] = segnotest.EndedRun{Flow: o.Runs[i].Flow, Key: o.Runs[i].Key, Status: o.Runs[i].Status, State: o.Runs[i].State}
 			}
 			o.Effects = nil
 		},

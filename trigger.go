@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/segnodev/segno/engine"
@@ -126,18 +127,18 @@ func existing(tx *store.Tx, f *flow, t Trigger, input []byte) (RunID, error) {
 	if t.Key == "" {
 		return 0, nil
 	}
-	heads, err := tx.Heads("WHERE flow = (SELECT flow FROM _segno_flow WHERE id = ?) AND key = ?", f.ID, t.Key)
-	if err != nil || len(heads) == 0 {
+	h, found, err := tx.ByKey(f.ID, t.Key)
+	if err != nil || !found {
 		return 0, err
 	}
-	first, err := tx.Entry(heads[0].First)
+	first, err := tx.Entry(h.First)
 	if err != nil {
 		return 0, err
 	}
 	if !bytes.Equal(first.Data, input) {
-		return RunID(heads[0].Run), fmt.Errorf("%w: key %q is that of run %d", ErrKeyReused, t.Key, heads[0].Run)
+		return RunID(h.Run), fmt.Errorf("%w: key %q is that of run %d", ErrKeyReused, t.Key, h.Run)
 	}
-	return RunID(heads[0].Run), nil
+	return RunID(h.Run), nil
 }
 
 // overlaps reports whether the flow's open runs forbid another one.
@@ -150,7 +151,8 @@ func (r *RunningScheduler) overlaps(tx *store.Tx, f *flow, row *store.Flow, now 
 	}
 	// A run triggered for a time that has come meanwhile counts, too.
 	due, err := tx.OpenRuns(f.ID, engine.Pending, now)
-	return len(due) > 0, err
+	called := func(h engine.Head) bool { return h.Parent != 0 }
+	return len(slices.DeleteFunc(due, called)) > 0, err
 }
 
 // head starts the head of a new run.
@@ -177,10 +179,11 @@ func nonce() string {
 // and executes as soon as the commit is through.
 func (r *RunningScheduler) create(tx *store.Tx, f *flow, row *store.Flow, h *engine.Head, now time.Time) error {
 	row.Runs++
-	if h.Due.IsZero() && row.Queued == 0 && r.places.take(f) { // nobody overtakes those that wait
+	place := f.seat(false)
+	if h.Due.IsZero() && row.Queued == 0 && r.places.take(place) { // nobody overtakes those that wait
 		h.Status, h.Held, h.Started, h.Wake = engine.Running, true, now, h.Deadline
 		row.LastRun = now
-		tx.Else(func() { r.places.give(f) })
+		tx.Else(func() { r.places.give(place) })
 	}
 	if err := tx.Insert(h); err != nil {
 		return err
@@ -194,6 +197,6 @@ func (r *RunningScheduler) create(tx *store.Tx, f *flow, row *store.Flow, h *eng
 		return nil
 	}
 	held := *h
-	tx.After(func() { r.launch(f, held) })
+	tx.After(func() { r.launch(f, held, engine.EventRunStarted) })
 	return nil
 }

@@ -19,6 +19,8 @@ type unit struct {
 	bounded   bool  // it has a timeout of its own
 	why       error // what interrupted it
 	whyAt     time.Time
+	asked     error         // why it should come to its end, if it is made of smaller ones
+	halt      chan struct{} // closed then, if somebody listens
 	timers    []*time.Timer
 	visit     *Visit
 	closed    bool // its result was taken, or is not wanted any more
@@ -26,6 +28,7 @@ type unit struct {
 
 // attempt calls the step's Do once.
 func (r *Run) attempt(step *Step) (outcome, error) {
+	r.starts()
 	u := &unit{protected: step.Undo != nil, bounded: step.Timeout > 0}
 	ctx := r.open(u, r.info())
 	if step.Timeout > 0 {
@@ -40,6 +43,7 @@ func (r *Run) attempt(step *Step) (outcome, error) {
 
 // attemptUndo calls the step's Undo once for the visit that p closes.
 func (r *Run) attemptUndo(p *Entry, step *Step, data []byte) (outcome, error) {
+	r.startsUndo(p)
 	u := &unit{protected: true, undoing: true, bounded: true}
 	in := r.info()
 	in.Visit, in.State, in.Uncertain = p.UndoVisit(), p.Undo, p.Uncertain
@@ -63,6 +67,9 @@ func (r *Run) open(u *unit, in Info) context.Context {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.unit = u
+	if r.stopping {
+		u.ask(ErrStopping)
+	}
 	if r.aborted != nil {
 		u.interrupt(r, r.aborted)
 	} else if r.cancel {
@@ -127,6 +134,9 @@ func recovered(err *error) {
 func (r *Run) weigh(u *unit, o outcome) outcome {
 	o.unknown = o.panicked
 	if u.why == nil {
+		if u.asked != nil && errors.Is(o.err, u.asked) {
+			o.why = u.asked // it gave way between two of its parts
+		}
 		return o
 	}
 	late := r.eng.Now().Sub(u.whyAt) > r.eng.Grace
@@ -188,6 +198,7 @@ func (r *Run) offer(u *unit, why error) {
 	switch {
 	case u.closed || outside && u.undoing:
 	case outside && u.protected:
+		u.ask(why)
 		if !u.bounded {
 			u.bounded = true
 			u.timers = append(u.timers, time.AfterFunc(protectedFor, func() {
@@ -208,6 +219,7 @@ func (u *unit) interrupt(r *Run, why error) {
 		return
 	}
 	u.why, u.whyAt = why, r.eng.Now()
+	u.ask(why)
 	u.cancel(why)
 	if why == ErrStopping || r.aborted != nil {
 		return
@@ -217,6 +229,16 @@ func (u *unit) interrupt(r *Run, why error) {
 		err := fmt.Errorf("%w: the step did not return %v after %w", ErrAbandoned, wait, why)
 		r.handOver(u, outcome{err: err, why: why, unknown: true})
 	}))
+}
+
+// ask tells a unit that is made of smaller ones to end behind those in flight.
+func (u *unit) ask(why error) {
+	if u.asked != nil {
+		return
+	}
+	if u.asked = why; u.halt != nil {
+		close(u.halt)
+	}
 }
 
 // handOver closes the unit for its lost goroutine and lets another one go on
@@ -230,7 +252,7 @@ func (r *Run) handOver(u *unit, o outcome) {
 	u.closed, r.unit = true, nil
 	next := r.eng.Begin(r.base, r.machine, r.head)
 	next.left, next.undoUntil, next.repaid = &o, r.undoUntil, r.repaid
-	next.cancel, next.stopping = r.cancel, r.stopping
+	next.cancel, next.stopping, next.watch = r.cancel, r.stopping, r.watch
 	r.mu.Unlock()
 	r.eng.HandOver(r, next)
 }

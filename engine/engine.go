@@ -21,6 +21,10 @@ type Engine struct {
 	HandOver func(old, next *Run)
 	// Cleared, if set, is told when a suspect has come to the end of its visit.
 	Cleared func(run int64)
+	// Recalled, if set, is told when a run was asked to cancel for its parent's sake.
+	Recalled func(run int64)
+	// Observe, if set, is told what happens to the runs, each in its goroutine.
+	Observe func(Event)
 }
 
 // protectedFor bounds a step with an Undo that must not be interrupted, and an
@@ -36,6 +40,7 @@ type Run struct {
 	flow    string
 	head    Head
 	kept    bool // the journal keeps data between the steps
+	called  bool // by another run
 
 	admitted  bool
 	left      *outcome     // what an attempt that never returned is taken for
@@ -43,6 +48,9 @@ type Run struct {
 	settledAt time.Time    // of the last commit
 	undoUntil time.Time    // end of the rollback's budget in this process
 	repaid    map[int]bool // visits undone by earlier rollbacks
+	attached  *attachment  // what the visit keeps open between its units
+	watch     watch        // what the observer has been told
+	telling   sync.Mutex   // held while it is told something: units have goroutines of their own
 
 	mu       sync.Mutex // guards what follows
 	unit     *unit
@@ -55,7 +63,7 @@ type Run struct {
 // Begin takes a held head. Step contexts descend from ctx.
 func (e *Engine) Begin(ctx context.Context, m *Machine, h Head) *Run {
 	return &Run{
-		eng: e, machine: m, base: ctx, id: h.Run, flow: h.Flow, head: h, kept: m.KeepData || m.undoable(),
+		eng: e, machine: m, base: ctx, id: h.Run, flow: h.Flow, head: h, kept: m.KeepData || m.undoable(), called: h.Parent != 0,
 		cancel: h.Cancel, nudge: make(chan struct{}, 1), settledAt: e.Now(),
 		memos: memos{known: h.Seq == 1}, // nobody can have written any before the first visit
 	}
@@ -65,13 +73,14 @@ func (e *Engine) Begin(ctx context.Context, m *Machine, h Head) *Run {
 // the head as it was committed last. Any error means that the run is no longer
 // ours: the journal refused, or another goroutine has it.
 func (r *Run) Drive() (Head, error) {
-	for r.head.Status.Executing() && r.head.Held {
+	defer r.detach()
+	for r.opens(); r.head.Status.Executing() && r.head.Held; r.opens() {
 		c, err := r.settle()
 		if err == nil && c != nil {
 			err = r.commit(c)
 		}
 		if err != nil {
-			return r.head, err
+			return r.head, r.gone(err)
 		}
 	}
 	return r.head, nil
@@ -86,6 +95,9 @@ func (r *Run) ID() int64 { return r.id }
 // Flow returns the id of the run's flow.
 func (r *Run) Flow() string { return r.flow }
 
+// Called reports whether another run has called this one.
+func (r *Run) Called() bool { return r.called }
+
 // settle does the next thing of the run and says what to commit; nil: look again.
 func (r *Run) settle() (*Change, error) {
 	now := r.eng.Now()
@@ -96,6 +108,8 @@ func (r *Run) settle() (*Change, error) {
 		return r.suspend(), nil
 	case !r.admitted:
 		return r.admit()
+	case r.head.Child != 0 && r.leaving(now):
+		return r.recall(now)
 	case r.head.Status == Undoing:
 		return r.undo(now)
 	case r.cancelled():
@@ -148,11 +162,15 @@ func (r *Run) commit(c *Change) error {
 
 // take makes the committed head the current one.
 func (r *Run) take(c *Change) {
+	r.tell(c)
 	if c.After.Visit != r.head.Visit || c.After.Status == Undoing && r.head.Status != Undoing {
 		r.memos = memos{known: true} // a visit entered here has none yet, and a rollback closes the visit
 	}
 	for key, value := range c.Memos {
 		r.memos.put(key, value)
+	}
+	if c.After.Visit != r.head.Visit || c.After.Status != Running {
+		r.detach()
 	}
 	cleared := r.head.Suspect && !c.After.Suspect
 	r.head = c.After
@@ -160,6 +178,10 @@ func (r *Run) take(c *Change) {
 	if cleared && r.eng.Cleared != nil {
 		r.eng.Cleared(r.head.Run)
 	}
+	if c.Recall && r.eng.Recalled != nil {
+		r.eng.Recalled(r.head.Child)
+	}
+	r.flush()
 }
 
 // Cancel tells the run that its cancel flag is set. The unit in flight is
@@ -174,7 +196,9 @@ func (r *Run) Cancel() {
 // Suspend asks the run to stop behind the unit in flight.
 func (r *Run) Suspend() {
 	r.mu.Lock()
-	r.stopping = true
+	if r.stopping = true; r.unit != nil {
+		r.unit.ask(ErrStopping)
+	}
 	r.mu.Unlock()
 	r.wakeUp()
 }

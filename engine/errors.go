@@ -18,6 +18,7 @@ var (
 	ErrTooLarge     = errors.New("segno: data too large")
 	ErrPanic        = errors.New("segno: panic")
 	ErrAbandoned    = errors.New("segno: abandoned")
+	ErrJoin         = errors.New("segno: split not joined")
 
 	// ErrCancelRequested answers a Commit whose run is to be cancelled: nothing
 	// was written, and the run must roll back instead.
@@ -50,6 +51,7 @@ const (
 	CauseTooLarge  Cause = "too_large"
 	CauseData      Cause = "undecodable"
 	CauseAbandoned Cause = "abandoned"
+	CauseJoin      Cause = "join"
 )
 
 var sentinels = []struct {
@@ -58,7 +60,7 @@ var sentinels = []struct {
 }{
 	{CauseRoute, ErrTransition}, {CauseUnknown, ErrUnknownState}, {CauseVersion, ErrVersion},
 	{CauseCrashLoop, ErrCrashLoop}, {CauseOrphaned, ErrOrphanedUndo}, {CauseData, ErrUndecodable},
-	{CauseTooLarge, ErrTooLarge}, {CausePanic, ErrPanic}, {CauseAbandoned, ErrAbandoned},
+	{CauseTooLarge, ErrTooLarge}, {CauseJoin, ErrJoin}, {CausePanic, ErrPanic}, {CauseAbandoned, ErrAbandoned},
 	{CauseTimeout, errTimeout}, {CauseTimeout, errRunTimeout}, {CauseTimeout, context.DeadlineExceeded},
 	{CauseCancelled, ErrCancelledRun}, {CauseCancelled, context.Canceled},
 }
@@ -103,6 +105,10 @@ type Steer struct {
 	Permanent bool          // never retried
 	Snooze    bool          // a success that stays in its state
 	Keep      bool          // of a snooze: the attempt goes on, with its number
+	Progress  bool          // of a snooze: the unit is done and the next one is another
+	Awaits    string        // of a snooze: wait for a signal of this name, to Until at the latest
+	Call      *Head         // of a snooze: create this run and wait for its end
+	Called    bool          // of a snooze: wait for the run called before
 	After     time.Duration // delay of the next attempt, or of the snooze
 	Until     time.Time     // instant of the snooze, instead of After
 }
@@ -113,6 +119,15 @@ func (s *Steer) Error() string {
 		return "segno: snooze"
 	}
 	return s.Err.Error()
+}
+
+// Due returns the due time that the steer asks for, and the delay it is made
+// from, 0 for an instant.
+func (s *Steer) Due(now time.Time) (time.Time, time.Duration) {
+	if !s.Until.IsZero() {
+		return s.Until.Round(0), 0
+	}
+	return now.Add(s.After), s.After
 }
 
 // Unwrap returns the step's own error.

@@ -38,6 +38,12 @@ type Head struct {
 	Error       string
 	StuckReason string // why a stuck run is stuck
 
+	Awaits      string // name of the signal that a waiting run waits for
+	Child       int64  // run that this visit has called
+	Parent      int64  // run that has called this one
+	ParentVisit int
+	Depth       int // of calls above it
+
 	First, Last int64 // journal entries
 	UndoAt      int64 // entry that closes the next visit to undo; 0: none
 	UndoErrors  int   // undos that failed

@@ -10,14 +10,21 @@ import (
 type Journal interface {
 	// Commit makes one change durable: it replaces the head whose Seq is
 	// c.Before.Seq by c.After and appends c.Entries. On success it sets
-	// c.After.Seq, Last and UndoAt. It returns ErrCancelRequested,
+	// c.After.Seq, Last, UndoAt, Child and, of a waiting run, Wake. It returns ErrCancelRequested,
 	// having written nothing, if the run's cancel flag is set and c does not
 	// yield to it, and an *OnCommitError if one of c.OnCommit failed.
 	Commit(ctx context.Context, c *Change) error
-	// SaveMemo makes one memo of the head's visit durable.
-	SaveMemo(ctx context.Context, h *Head, key string, value []byte) error
+	// Save makes memos of the head's visit durable, together with what joins
+	// them. It returns ErrEnded if another attempt has the visit, and an
+	// *OnCommitError as Commit does.
+	Save(ctx context.Context, h *Head, memos map[string][]byte, onCommit []func(Tx) error) error
 	// Memos returns the memos of the head's visit.
 	Memos(ctx context.Context, h *Head) (map[string][]byte, error)
+	// Take gives the head's visit the oldest signal of a name and makes its
+	// payload the given memo; false: there is none.
+	Take(ctx context.Context, h *Head, name, memo string) (payload []byte, found bool, err error)
+	// Run returns the head of another run.
+	Run(ctx context.Context, run int64) (Head, error)
 	// Entry returns one entry of the journal.
 	Entry(ctx context.Context, id int64) (Entry, error)
 	// Undone returns the visits of a run whose undo has succeeded.
@@ -34,6 +41,12 @@ type Change struct {
 	DropMemos bool              // the visit's memos are of no more use
 	// Yields says that this change already takes account of the cancel flag.
 	Yields bool
+	Call   *Head // a run to be created, whose end wakes this one
+	Recall bool  // cancel the run called before
+	// Why is the error behind the change, and Closed says of a rollback that its
+	// visit has succeeded: for the observer, not stored.
+	Why    error
+	Closed bool
 }
 
 // An Entry is one line of a run's journal.

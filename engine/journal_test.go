@@ -94,15 +94,23 @@ func (s *slice) Commit(_ context.Context, c *engine.Change) error {
 	return nil
 }
 
-func (s *slice) SaveMemo(_ context.Context, h *engine.Head, key string, value []byte) error {
+func (s *slice) Save(_ context.Context, h *engine.Head, memos map[string][]byte, _ []func(engine.Tx) error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.dead {
 		return errDead
 	}
-	s.memos[fmt.Sprintf("%d/%s", h.Visit, key)] = string(value)
+	for key, value := range memos {
+		s.memos[fmt.Sprintf("%d/%s", h.Visit, key)] = string(value)
+	}
 	return nil
 }
+
+func (s *slice) Take(context.Context, *engine.Head, string, string) ([]byte, bool, error) {
+	return nil, false, nil
+}
+
+func (s *slice) Run(context.Context, int64) (engine.Head, error) { return engine.Head{}, errConflict }
 
 func (s *slice) Memos(_ context.Context, h *engine.Head) (map[string][]byte, error) {
 	s.mu.Lock()

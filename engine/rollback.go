@@ -36,7 +36,7 @@ func (r *Run) rollback(cause error, unknown, closes bool) *Change {
 	} else {
 		h.Status = Undoing
 	}
-	c.Entries = []Entry{e}
+	c.Entries, c.Why, c.Closed = []Entry{e}, cause, closes
 	return c
 }
 
@@ -140,7 +140,7 @@ func (r *Run) undoFailed(p *Entry, err error) *Change {
 	c := r.change()
 	e := r.undoEntry(KindUndoFailed, p, now)
 	e.Cause, e.Error = CauseOf(err), err.Error()
-	c.Entries = []Entry{e}
+	c.Entries, c.Why = []Entry{e}, err
 	c.After.UndoErrors++
 	return r.undone(r.past(c, p), now)
 }

@@ -129,13 +129,19 @@ func (r *Run) snooze(o outcome, s *Steer) *Change {
 		h.Data = o.data
 	}
 	if h.Uncertain = false; !s.Keep {
-		h.Attempt = 1 // the crashes are those of the visit
+		h.Attempt = 1
+	}
+	if s.Progress {
+		h.Crashes, h.Suspect = 0, false // those before were of another unit
 	}
 	h.Polls++
-	h.wait(s, now)
 	if len(h.Data) > r.eng.MaxData {
 		return r.rollback(tooLarge(len(h.Data), r.eng.MaxData), false, false)
 	}
+	if s.Awaits != "" || s.Call != nil || s.Called {
+		return r.await(c, s)
+	}
+	h.wait(s, now)
 	if r.park(h, now) || r.mustWrite(c, now) {
 		return c
 	}
@@ -151,12 +157,7 @@ func (r *Run) mustWrite(c *Change, now time.Time) bool {
 }
 
 // wait sets the due time that a steer asks for.
-func (h *Head) wait(s *Steer, now time.Time) {
-	h.Due, h.Delay = now.Add(s.After), s.After
-	if !s.Until.IsZero() {
-		h.Due, h.Delay = s.Until.Round(0), 0
-	}
-}
+func (h *Head) wait(s *Steer, now time.Time) { h.Due, h.Delay = s.Due(now) }
 
 // park gives up the goroutine if the wait is long enough to be worth it.
 func (r *Run) park(h *Head, now time.Time) bool {
@@ -190,7 +191,7 @@ func (r *Run) retry(state string, visit int, p Retry, o outcome, s *Steer) *Chan
 	e := r.entry(KindRetry, now)
 	e.State, e.Visit, e.Uncertain = state, visit, o.unknown
 	e.Cause, e.Error = CauseOf(o.err), o.err.Error()
-	c.Entries = []Entry{e}
+	c.Entries, c.Why = []Entry{e}, o.err
 	delay := p.Delay(h.Attempt)
 	if s != nil && s.After > 0 {
 		delay = s.After
@@ -225,7 +226,7 @@ func (r *Run) stuck(reason error) *Change {
 	h.Held, h.Suspect, h.Wake = false, false, time.Time{}
 	e := r.entry(KindStuck, now)
 	e.Cause, e.Error = CauseOf(reason), reason.Error()
-	c.Entries = []Entry{e}
+	c.Entries, c.Why = []Entry{e}, reason
 	return c
 }
 
@@ -284,6 +285,7 @@ func (h *Head) resetVisit() {
 	h.Attempt, h.Polls, h.Crashes = 1, 0, 0
 	h.Uncertain, h.Suspect = false, false
 	h.Due, h.Delay, h.VisitDue = time.Time{}, 0, time.Time{}
+	h.Awaits, h.Child = "", 0
 }
 
 // end closes the run.

@@ -19,6 +19,7 @@ type Info struct {
 	Key         string
 	UndoOf      string
 	Uncertain   bool
+	Unit        string // of a part: its name within the visit
 
 	nonce string
 }
@@ -39,6 +40,8 @@ type Visit struct {
 	run      *Run
 	unit     *unit
 	info     Info
+	scope    string      // before the keys of a part's memos
+	closed   bool        // of a part: it is settled
 	timeout  *time.Timer // of the attempt
 	onCommit []func(Tx) error
 	joined   map[string][]byte // memos that join the unit's commit
@@ -70,6 +73,9 @@ func VisitFrom(ctx context.Context) *Visit {
 func (v *Visit) Info() Info {
 	in := v.info
 	in.Key = visitKeyOf(in.nonce, in.Visit, in.State)
+	if in.Unit != "" {
+		in.Key += "/" + in.Unit
+	}
 	if v.unit.undoing {
 		in.Key, in.UndoOf = in.Key+"/undo", in.Key
 	}
@@ -80,7 +86,7 @@ func (v *Visit) Info() Info {
 func (v *Visit) alive(fn func()) error {
 	v.run.mu.Lock()
 	defer v.run.mu.Unlock()
-	if v.unit.closed {
+	if v.unit.closed || v.closed {
 		return ErrEnded
 	}
 	fn()
@@ -98,7 +104,7 @@ func (v *Visit) JoinMemo(key string, value []byte) error {
 		if v.joined == nil {
 			v.joined = map[string][]byte{}
 		}
-		v.joined[key] = value
+		v.joined[v.scope+key] = value
 	})
 }
 
@@ -108,14 +114,15 @@ func (v *Visit) SaveMemo(ctx context.Context, key string, value []byte) error {
 	if err := v.alive(func() { h = v.run.head }); err != nil {
 		return err
 	}
-	if err := v.run.eng.Journal.SaveMemo(ctx, &h, key, value); err != nil {
+	if err := v.run.eng.Journal.Save(ctx, &h, map[string][]byte{v.scope + key: value}, nil); err != nil {
 		return err
 	}
-	return v.alive(func() { v.run.memos.put(key, value) })
+	return v.alive(func() { v.run.memos.put(v.scope+key, value) })
 }
 
 // LoadMemo returns a memo of the visit.
 func (v *Visit) LoadMemo(ctx context.Context, key string) (value []byte, found bool, err error) {
+	key = v.scope + key
 	var h Head
 	known := false
 	err = v.alive(func() {
@@ -132,8 +139,16 @@ func (v *Visit) LoadMemo(ctx context.Context, key string) (value []byte, found b
 	if err != nil {
 		return nil, false, err
 	}
-	err = v.alive(func() { v.run.memos = memos{known: true, some: len(values) > 0, values: values} })
-	value, found = values[key]
+	err = v.alive(func() {
+		m := &v.run.memos
+		for k, value := range values {
+			if _, newer := m.values[k]; !newer {
+				m.put(k, value)
+			}
+		}
+		m.known = true
+		value, found = m.values[key]
+	})
 	return value, found, err
 }
 

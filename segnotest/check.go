@@ -184,7 +184,7 @@ FROM _segno_flow f JOIN (
 		count(*) FILTER (WHERE r.status = 'pending' AND r.started IS NULL AND r.due IS NOT NULL) AS later,
 		count(*) FILTER (WHERE r.status = 'stuck') AS stuck,
 		count(r.run) AS runs
-	FROM _segno_flow f LEFT JOIN _segno_run r USING (flow) GROUP BY f.flow
+	FROM _segno_flow f LEFT JOIN (SELECT * FROM _segno_run WHERE parent IS NULL) r USING (flow) GROUP BY f.flow
 ) n USING (flow)
 WHERE (f.active, f.queued, f.later, f.stuck) <> (n.active, n.queued, n.later, n.stuck) OR f.runs < n.runs`
 )

@@ -25,7 +25,7 @@ func (o *Outcome) facts(times bool) (facts []fact) {
 	return facts
 }
 
-func (r *Run) facts(times bool) []fact {
+func (r *EndedRun) facts(times bool) []fact {
 	name := r.name
 	facts := []fact{
 		{name, fmt.Sprintf("%s in %s, visit %d, version %d, missed %d", r.Status, r.State, r.Visit, r.Version, r.Missed)},

@@ -1,5 +1,24 @@
 // Package segnotest helps to test programs that use segno.
 //
+// [Run] runs a workflow like a function, on a throwaway file. [FailTimes] and
+// [PanicTimes] make a step go wrong a few times before it works. A [Recorder] in
+// Options.Observers keeps what happens, and [CompletedWith], [Path], [Entered],
+// [Covered] and [Balanced] check it:
+//
+//	func TestAnOrderSurvivesASlowBank(t *testing.T) {
+//		synctest.Test(t, func(t *testing.T) { // the waits between the attempts take no time
+//			var rec segnotest.Recorder
+//			slow := segnotest.FailTimes(2, errSlow, charge)
+//			run, err := segnotest.Run(t, fulfil(slow), Order{ID: "42"}, segno.Options{Observers: []segno.Observer{&rec}})
+//			if err != nil || run.Data.Txn == "" {
+//				t.Errorf("run: got = %+v, %v, want it charged", run.Data, err)
+//			}
+//			segnotest.Path(t, &rec, Charge, Ship, Done)
+//		})
+//	}
+//
+// # Crash sweeps
+//
 // [CrashSweep] runs a scenario, kills it before and after every single commit,
 // starts it again on the same file, and fails unless it ends as it would have
 // without the kill. Time is fake (see [testing/synctest]): a scenario of an hour
@@ -36,6 +55,8 @@
 // made it. The incarnation dies as a process does: nothing that it writes or
 // does counts from then on, the lock is free, and the next one starts at the
 // same instant. What the sweep cannot show is what the disk does in a crash.
+//
+// # Schedulers
 //
 // [Open] starts a scheduler on a temporary file that is stopped and checked at
 // the end of the test; [Check] checks any file, in use or not. Both are at home

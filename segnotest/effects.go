@@ -104,6 +104,7 @@ type recorder struct {
 // unit is the smallest piece of a run that a crash may repeat.
 type unit struct {
 	visit, polls, attempt int
+	part                  string
 	undo                  bool
 }
 
@@ -120,7 +121,7 @@ func (r *recorder) note(in engine.Info, name string, incarnation int) {
 	if r.units[in.Run] == nil {
 		r.units[in.Run] = map[unit][]happening{}
 	}
-	u := unit{visit: in.Visit, polls: in.Polls, attempt: in.Attempt, undo: in.UndoOf != ""}
+	u := unit{visit: in.Visit, polls: in.Polls, attempt: in.Attempt, part: in.Unit, undo: in.UndoOf != ""}
 	r.units[in.Run][u] = append(r.units[in.Run][u], happening{name, incarnation})
 }
 

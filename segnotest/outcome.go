@@ -13,7 +13,7 @@ import (
 // the stacks of panics, and the random part of idempotency keys.
 type Outcome struct {
 	Crashes int // how often the program was killed
-	Runs    []Run
+	Runs    []EndedRun
 	Flows   []Flow
 	// Tables are the user's own, each row as text, in order.
 	Tables map[string][]string
@@ -21,8 +21,8 @@ type Outcome struct {
 	Effects map[string]int
 }
 
-// A Run is how a run ended.
-type Run struct {
+// An EndedRun is how a run ended, or stood in the end.
+type EndedRun struct {
 	Flow    string
 	Key     string    // of its trigger
 	Slot    time.Time // zero: it was triggered
@@ -102,7 +102,7 @@ func (c *checker) readRuns(o *Outcome) {
 	c.each(`SELECT r.run, f.id, r.nonce, coalesce(r.key, ''), r.slot, r.missed, r.status, r.state, r.data, r.visit, r.version,
 	coalesce(r.cause, ''), coalesce(r.stuck_reason, r.error, ''), r.created, r.started, r.due, r.ended
 FROM _segno_run r JOIN _segno_flow f USING (flow) ORDER BY f.id, r.slot, r.key, r.run`, func(scan func(...any) error) error {
-		var r Run
+		var r EndedRun
 		err := scan(&r.id, &r.Flow, &r.nonce, &r.Key, at{&r.Slot}, &r.Missed, &r.Status, &r.State, &r.Data, &r.Visit, &r.Version,
 			&r.Cause, &r.Error, at{&r.Created}, at{&r.Started}, at{&r.Due}, at{&r.Ended})
 		r.Error = firstLine(r.Error)

@@ -31,6 +31,9 @@ type Scenario struct {
 	// Crashes is the number of kills in one go; 0 means 1. Those behind the
 	// first fall early in the following incarnations, where recovery is.
 	Crashes int
+	// Side is how many units of one run may be in work side by side, and so be
+	// repeated behind a kill: of a Batch or a Split; 0 means 1.
+	Side int
 	// Limit is the longest that one incarnation may take in fake time; 0 means
 	// 24 hours.
 	Limit time.Duration

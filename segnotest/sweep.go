@@ -275,7 +275,7 @@ func (v *variant) compare(base *variant) error {
 	for i, killed := range v.ends {
 		most := 0 // a clean stop repeats nothing
 		if killed {
-			most = 1
+			most = max(v.s.Side, 1)
 		}
 		// A unit is settled by the commit behind it. If two of one run happen again,
 		// the first was taken for settled before it was.

@@ -111,11 +111,12 @@ func number(n int64) any {
 
 // at, dur, str and blob scan nullable columns into plain Go values.
 type (
-	at   struct{ t *time.Time }
-	dur  struct{ d *time.Duration }
-	str  struct{ s *string }
-	blob struct{ b *[]byte }
-	num  struct{ n *int64 }
+	at    struct{ t *time.Time }
+	dur   struct{ d *time.Duration }
+	str   struct{ s *string }
+	blob  struct{ b *[]byte }
+	num   struct{ n *int64 }
+	count struct{ n *int }
 )
 
 func (a at) Scan(v any) error {
@@ -145,6 +146,13 @@ func (b blob) Scan(v any) error {
 		*b.b = []byte(v)
 	case []byte:
 		*b.b = append([]byte(nil), v...)
+	}
+	return nil
+}
+
+func (c count) Scan(v any) error {
+	if i, ok := v.(int64); ok {
+		*c.n = int(i)
 	}
 	return nil
 }

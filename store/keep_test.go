@@ -245,7 +245,7 @@ func TestMemosOfClosedVisitsAreSweptInPages(t *testing.T) {
 		t.Fatal(err)
 	}
 	moved = c.After
-	if err := s.SaveMemo(ctx, &moved, "new", []byte("2")); err != nil {
+	if err := s.Save(ctx, &moved, map[string][]byte{"new": []byte("2")}, nil); err != nil {
 		t.Fatal(err)
 	}
 	for _, when := range []string{"before", "after"} {
@@ -304,7 +304,7 @@ func TestMemoOfAnotherAttemptIsRefused(t *testing.T) {
 	if err := s.Commit(ctx, transition(stale, "b")); err != nil {
 		t.Fatal(err)
 	}
-	says(t, s.SaveMemo(ctx, &stale, "k", []byte("1")), engine.ErrEnded)
+	says(t, s.Save(ctx, &stale, map[string][]byte{"k": []byte("1")}, nil), engine.ErrEnded)
 	if got := one(t, s.DB(), "SELECT count(*) FROM _segno_memo"); got != "0" {
 		t.Errorf("memos: got = %s, want 0", got)
 	}

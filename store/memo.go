@@ -26,18 +26,30 @@ func (tx *Tx) putMemos(run int64, visit int, memos map[string][]byte) error {
 	return nil
 }
 
-// SaveMemo makes one memo of the head's visit durable.
-func (s *Store) SaveMemo(ctx context.Context, h *engine.Head, key string, value []byte) error {
+// Save makes memos of the head's visit durable: see engine.Journal.
+func (s *Store) Save(ctx context.Context, h *engine.Head, memos map[string][]byte, onCommit []func(engine.Tx) error) error {
 	return s.Update(ctx, func(tx *Tx) error {
-		var seq int64
-		if err := tx.w.conn.QueryRowContext(background, "SELECT seq FROM _segno_run WHERE run = ?", h.Run).Scan(&seq); err != nil {
-			return tx.note(err)
+		if err := tx.owned(h); err != nil {
+			return err
 		}
-		if seq != h.Seq {
-			return engine.ErrEnded // another attempt has the visit
+		if err := tx.putMemos(h.Run, h.Visit, memos); err != nil {
+			return err
 		}
-		return tx.putMemos(h.Run, h.Visit, map[string][]byte{key: value})
+		return tx.join(onCommit, h)
 	})
+}
+
+// owned fails if the head at hand is not the run's any more: another attempt
+// has the visit.
+func (tx *Tx) owned(h *engine.Head) error {
+	var seq int64
+	if err := tx.w.seq.QueryRowContext(background, h.Run).Scan(&seq); err != nil {
+		return tx.note(err)
+	}
+	if seq != h.Seq {
+		return engine.ErrEnded
+	}
+	return nil
 }
 
 // Memos returns the memos of the head's visit.

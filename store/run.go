@@ -11,7 +11,8 @@ import (
 // runColumns are the columns of a head, in the order of scanHead.
 const runColumns = `run, seq, status, version, nonce, key, state, visit, attempt, polls, crashes, uncertain,
 	entered, visit_due, due, delay, data, held, suspect, cancel, wake, deadline, cause, error, stuck_reason,
-	first, last, undo_at, undo_errors, redo, slot, missed, first_missed, created, started, ended, note`
+	first, last, undo_at, undo_errors, redo, slot, missed, first_missed, created, started, ended, note,
+	awaits, child, parent, parent_visit, depth`
 
 // scanHead reads the flow's number and the columns of runColumns.
 func scanHead(row interface{ Scan(...any) error }, flow *int64, h *engine.Head) error {
@@ -20,7 +21,8 @@ func scanHead(row interface{ Scan(...any) error }, flow *int64, h *engine.Head) 
 		&h.Crashes, &h.Uncertain, at{&h.Entered}, at{&h.VisitDue}, at{&h.Due}, dur{&h.Delay}, blob{&h.Data},
 		&h.Held, &h.Suspect, &h.Cancel, at{&h.Wake}, at{&h.Deadline}, str{(*string)(&h.Cause)}, str{&h.Error},
 		str{&h.StuckReason}, &h.First, &h.Last, &h.UndoAt, &h.UndoErrors, &h.Redo, at{&h.Slot}, &h.Missed,
-		at{&h.FirstMissed}, at{&h.Created}, at{&h.Started}, at{&h.Ended}, str{&h.Note})
+		at{&h.FirstMissed}, at{&h.Created}, at{&h.Started}, at{&h.Ended}, str{&h.Note},
+		str{&h.Awaits}, num{&h.Child}, num{&h.Parent}, count{&h.ParentVisit}, &h.Depth)
 }
 
 // The ways to write a head. A new one has values in few columns. A transition
@@ -28,8 +30,8 @@ func scanHead(row interface{ Scan(...any) error }, flow *int64, h *engine.Head) 
 // no more than they must: binding is a good part of their cost.
 const (
 	insertSQL = `INSERT INTO _segno_run (flow, run, seq, status, version, nonce, key, state, visit, attempt, entered, due, data,
-	held, wake, deadline, first, last, slot, missed, first_missed, created, started)
-VALUES (?1, ?2, 1, ?3, ?4, ?5, ?6, ?7, 1, 1, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14, ?15, ?16, ?17, ?8, ?18)`
+	held, wake, deadline, first, last, slot, missed, first_missed, created, started, parent, parent_visit, depth)
+VALUES (?1, ?2, 1, ?3, ?4, ?5, ?6, ?7, 1, 1, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14, ?15, ?16, ?17, ?8, ?18, ?19, ?20, ?21)`
 
 	completeSQL = `UPDATE _segno_run SET seq = seq + 1, status = 'completed', state = ?1, visit = ?2, attempt = 1, polls = 0, crashes = 0,
 	uncertain = 0, suspect = 0, held = 0, entered = ?3, visit_due = NULL, due = NULL, delay = NULL, wake = NULL, data = ?4, last = ?5, ended = ?3
@@ -41,7 +43,8 @@ WHERE run = ? AND seq = ? AND cancel = 0`
 
 	replaceSQL = `UPDATE _segno_run SET seq = seq + 1, status = ?, version = ?, state = ?, visit = ?, attempt = ?, polls = ?,
 	crashes = ?, uncertain = ?, entered = ?, visit_due = ?, due = ?, delay = ?, data = ?, held = ?, suspect = ?,
-	wake = ?, cause = ?, error = ?, stuck_reason = ?, last = ?, undo_at = ?, undo_errors = ?, redo = ?, started = ?, ended = ?
+	wake = ?, cause = ?, error = ?, stuck_reason = ?, last = ?, undo_at = ?, undo_errors = ?, redo = ?, started = ?, ended = ?,
+	awaits = ?, child = ?
 WHERE run = ? AND seq = ? AND (cancel = 0 OR ?)`
 
 	entrySQL = `INSERT INTO _segno_journal (id, run, visit, kind, state, attempt, version, at, data, cause, error, uncertain, undo, prev, prev_undo)
@@ -61,7 +64,11 @@ func (tx *Tx) commit(c *engine.Change) error {
 			e.PrevUndo, undoAt = undoAt, e.ID
 		}
 	}
-	if err := tx.replace(c, last, undoAt); err != nil {
+	child := c.After.Child
+	if c.Call != nil {
+		child = tx.w.nextRun // Insert hands it out, below
+	}
+	if err := tx.replace(c, links{last, undoAt, child}); err != nil {
 		return err
 	}
 	for i := range c.Entries {
@@ -72,14 +79,25 @@ func (tx *Tx) commit(c *engine.Change) error {
 	if err := tx.memos(c); err != nil {
 		return err
 	}
+	if err := tx.related(c, child); err != nil {
+		return err
+	}
 	tx.counted(c.Before, &c.After)
-	for _, fn := range c.OnCommit {
-		err := tx.User("OnCommit", func() error { return fn(tx) }, "flow", c.After.Flow, "run", c.After.Run, "state", c.Before.State)
+	if err := tx.join(c.OnCommit, c.Before); err != nil {
+		return err
+	}
+	tx.After(func() { c.After.Seq, c.After.Last, c.After.UndoAt, c.After.Child = c.Before.Seq+1, last, undoAt, child })
+	return nil
+}
+
+// join calls the functions of the user's that join a commit.
+func (tx *Tx) join(fns []func(engine.Tx) error, h *engine.Head) error {
+	for _, fn := range fns {
+		err := tx.User("OnCommit", func() error { return fn(tx) }, "flow", h.Flow, "run", h.Run, "state", h.State)
 		if err != nil {
 			return &engine.OnCommitError{Err: err}
 		}
 	}
-	tx.After(func() { c.After.Seq, c.After.Last, c.After.UndoAt = c.Before.Seq+1, last, undoAt })
 	return nil
 }
 
@@ -92,9 +110,14 @@ func (tx *Tx) memos(c *engine.Change) error {
 	return err
 }
 
+// links are what a head points to: its last entry, the next visit to undo, the
+// run it has called.
+type links struct{ last, undoAt, child int64 }
+
 // replace is the compare-and-set.
-func (tx *Tx) replace(c *engine.Change, last, undoAt int64) error {
+func (tx *Tx) replace(c *engine.Change, links links) error {
 	h := &c.After
+	last, undoAt, child := links.last, links.undoAt, links.child
 	var n int64
 	var err error
 	switch shapeOf(c) {
@@ -106,7 +129,7 @@ func (tx *Tx) replace(c *engine.Change, last, undoAt int64) error {
 		n, err = tx.exec(tx.w.replace, h.Status, h.Version, h.State, h.Visit, h.Attempt, h.Polls, h.Crashes, h.Uncertain,
 			micros(h.Entered), micros(h.VisitDue), micros(h.Due), span(h.Delay), string(h.Data), h.Held, h.Suspect,
 			micros(h.Wake), text(string(h.Cause)), text(h.Error), text(h.StuckReason), last, undoAt, h.UndoErrors, h.Redo,
-			micros(h.Started), micros(h.Ended), h.Run, c.Before.Seq, c.Yields)
+			micros(h.Started), micros(h.Ended), text(h.Awaits), number(child), h.Run, c.Before.Seq, c.Yields)
 	}
 	if err != nil || n == 1 {
 		return err
@@ -124,7 +147,7 @@ const (
 )
 
 func shapeOf(c *engine.Change) shape {
-	if c.Before.Status != engine.Running || len(c.Entries) != 1 {
+	if c.Before.Status != engine.Running || len(c.Entries) != 1 || c.Before.Child != 0 || c.Before.Awaits != "" {
 		return other
 	}
 	switch kind := c.Entries[0].Kind; {
@@ -139,7 +162,7 @@ func shapeOf(c *engine.Change) shape {
 // refusal says why a compare-and-set found no row.
 func (tx *Tx) refusal(run, seq int64) error {
 	var now int64
-	err := tx.w.conn.QueryRowContext(background, "SELECT seq FROM _segno_run WHERE run = ?", run).Scan(&now)
+	err := tx.w.seq.QueryRowContext(background, run).Scan(&now)
 	if err == nil && now == seq {
 		return engine.ErrCancelRequested
 	}
@@ -183,6 +206,9 @@ func (tx *Tx) counted(before, after *engine.Head) {
 
 // count adds n to the counter that the head belongs to.
 func (tx *Tx) count(f *Flow, h *engine.Head, n int) {
+	if h.Parent != 0 {
+		return // its flow's policies do not govern it
+	}
 	switch h.Status {
 	case engine.Running, engine.Parked, engine.Waiting, engine.Undoing:
 		f.Active += n
@@ -207,7 +233,8 @@ func (tx *Tx) Insert(h *engine.Head) error {
 	h.First, h.Last = tx.w.nextEntry, tx.w.nextEntry
 	tx.w.nextRun++
 	_, err := tx.exec(tx.w.insert, f.num, h.Run, h.Status, h.Version, h.Nonce, text(h.Key), h.State, micros(h.Created), micros(h.Due),
-		string(h.Data), h.Held, micros(h.Wake), micros(h.Deadline), h.First, micros(h.Slot), h.Missed, micros(h.FirstMissed), micros(h.Started))
+		string(h.Data), h.Held, micros(h.Wake), micros(h.Deadline), h.First, micros(h.Slot), h.Missed, micros(h.FirstMissed), micros(h.Started),
+		number(h.Parent), number(int64(h.ParentVisit)), h.Depth)
 	if err != nil {
 		return err
 	}
@@ -246,6 +273,15 @@ func (tx *Tx) Heads(where string, args ...any) (heads []engine.Head, err error) 
 		heads = append(heads, h)
 	}
 	return heads, tx.note(rows.Err())
+}
+
+// ByKey returns the run of a flow that was triggered with the given key.
+func (tx *Tx) ByKey(flow, key string) (h engine.Head, found bool, err error) {
+	heads, err := tx.Heads("WHERE flow = (SELECT flow FROM _segno_flow WHERE id = ?) AND key = ?", flow, key)
+	if err != nil || len(heads) == 0 {
+		return h, false, err
+	}
+	return heads[0], true, nil
 }
 
 // Replace writes a head that the scheduler changed, with the entries that go

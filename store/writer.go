@@ -60,7 +60,7 @@ type writer struct {
 	begin, commitTx, rollback, check                       *sql.Stmt
 	savepoint, release, undo                               *sql.Stmt
 	advance, complete, replace, entry, insert, hold, letGo *sql.Stmt
-	putFlow, putMemo, dropMemos                            *sql.Stmt
+	putFlow, putMemo, dropMemos, seq                       *sql.Stmt
 	nextRun, nextEntry, nextFlow                           int64
 	flows                                                  map[int64]*Flow
 	byID                                                   map[string]*Flow
@@ -87,6 +87,7 @@ ON CONFLICT (flow) DO UPDATE SET (` + flowColumns + `) = (` + excluded(flowColum
 		{&w.savepoint, "SAVEPOINT segno_request"}, {&w.release, "RELEASE segno_request"}, {&w.undo, "ROLLBACK TO segno_request"},
 		{&w.advance, advanceSQL}, {&w.replace, replaceSQL}, {&w.entry, entrySQL}, {&w.insert, insertSQL}, {&w.complete, completeSQL}, {&w.hold, holdSQL}, {&w.letGo, letGoSQL},
 		{&w.putFlow, putFlow}, {&w.putMemo, putMemoSQL}, {&w.dropMemos, dropMemosSQL},
+		{&w.seq, "SELECT seq FROM _segno_run WHERE run = ?"},
 	} {
 		stmt, err := w.conn.PrepareContext(background, p.sql)
 		if err != nil {

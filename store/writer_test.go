@@ -726,7 +726,7 @@ func TestErrStoreFailedByTheGate(t *testing.T) {
 			says(t, s.Err(), ErrStoreFailed, "disk I/O error")
 			dead = false
 			says(t, insert(s, "t", "2")(), ErrStoreFailed, "disk I/O error")
-			says(t, s.SaveMemo(ctx, &engine.Head{}, "k", nil), ErrStoreFailed)
+			says(t, s.Save(ctx, &engine.Head{}, map[string][]byte{"k": nil}, nil), ErrStoreFailed)
 			shut(t, s)
 			again := open(t, s.path)
 			if got, want := one(t, again.DB(), "SELECT count(*) FROM t"), map[bool]string{true: "1", false: "0"}[happens]; got != want {
