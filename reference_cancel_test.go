@@ -22,9 +22,12 @@ func referenceCancel() scenarios {
 		"C05_saga_step_completes":               inTime(engineC05),
 		"C06_saga_step_fails_after_cancel":      inTime(engineC06),
 		"C07_cancel_before_exit":                inTime(engineC07),
+		"C08_split_abort":                       inTime(engineC08),
 		"C10_beats_timeout":                     inTime(engineC10),
 		"C11_drain_uncancellable":               inTime(engineC11),
 		"C12_teardown":                          inTime(engineC12),
+		"C13_every_kind":                        inTime(engineC13),
+		"C14_stream_drain":                      inTime(engineC14),
 		"C15_token_clones":                      inTime(engineC15),
 		"C16_handle_dropped":                    inTime(engineC16),
 		"C18_resume_pre_cancelled":              inTime(engineC18),
@@ -62,9 +65,9 @@ func engineC01(t *testing.T) {
 func engineC02(t *testing.T) {
 	var s tries
 	r := startOne(t, one(s.failing(0)))
-	id := r.triggerWith("f", segno.Trigger{At: time.Now().Add(time.Hour)})
+	id := r.triggerWith("f", segno.Trigger{At: time.Now().Add(time.Minute)})
 	expectError(t, "the run", r.cancelled(id), context.Canceled)
-	after(2 * time.Hour)
+	after(2 * time.Minute)
 	expect(t, "calls", s.calls(), 0)
 	expect(t, "log: one end", r.log(id), "enter a, end a")
 }
@@ -124,6 +127,15 @@ func engineC07(t *testing.T) {
 	expect(t, "undone", undone.String(), "")
 }
 
+func engineC08(t *testing.T) {
+	var said tally
+	b, w := watched(t)
+	r := b.start(flowOf("f", one(kinds(&said)["split"])))
+	r.cancelled(r.begun())
+	expect(t, "said", said.String(), "begin begin begin")
+	refPaired(t, w)
+}
+
 func engineC10(t *testing.T) {
 	r := startOne(t, within(time.Second, one(deaf(2*time.Second, "", errTest))))
 	id := r.begun()
@@ -161,6 +173,43 @@ func engineC12(t *testing.T) {
 	expect(t, "said before Stop", said.take(), "+1")
 	b.stop()
 	expect(t, "said by Stop", said.String(), "-1(value of 1)")
+}
+
+func engineC13(t *testing.T) {
+	var said tally
+	all := kinds(&said)
+	for _, name := range []string{"plain", "poll", "timer", "batch", "stepped", "stream"} {
+		said.take()
+		b := newBed(t)
+		r := b.start(flowOf("f", one(all[name])))
+		id := r.trigger("f", cargo{})
+		after(5 * time.Millisecond)
+		begin := time.Now()
+		r.cancelled(id)
+		expect(t, name+" took", time.Since(begin), 0)
+		after(2 * time.Minute)
+		expect(t, name+" finished", contains(said.String(), "finish"), false)
+		expect(t, name+" ended", contains(said.String(), "end"), false)
+		b.stop()
+	}
+}
+
+func engineC14(t *testing.T) {
+	var said tally
+	b := newBed(t)
+	f := flowOf("f", one(segno.Stream(numbers(&said, 8))))
+	r := b.start(f)
+	id := r.trigger("f", cargo{})
+	after(45 * time.Millisecond) // it is in its second window
+	b.stop()
+	expect(t, "windows before the stop", said.String(), "[1 2 3] [4 5]")
+	r = b.start(f)
+	r.completed(id)
+	expect(t, "windows, in all", said.take(), "[1 2 3] [4 5] [6 7 8] finish")
+	id = r.trigger("f", cargo{})
+	after(45 * time.Millisecond)
+	r.cancelled(id)
+	expect(t, "windows before a cancel", said.String(), "[1 2 3]")
 }
 
 func engineC15(t *testing.T) {

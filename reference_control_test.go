@@ -45,14 +45,14 @@ func referenceControl() scenarios {
 
 func engineS40(t *testing.T) {
 	var said tally
-	r := startOne(t, one(resting(&said, time.Hour)))
+	r := startOne(t, one(resting(&said, time.Minute)))
 	id := r.begun()
 	begin := time.Now()
 	r.cancelFlow()
 	r.ended(id, segno.RunCancelled)
 	expect(t, "took", time.Since(begin), 0)
 	r.stands(segno.StatusIdle, 1, 0)
-	after(2 * time.Hour)
+	after(2 * time.Minute)
 	expect(t, "said", said.String(), "begin")
 }
 
@@ -79,18 +79,6 @@ func engineS43(t *testing.T) {
 	after(80 * time.Millisecond)
 	r.stands(segno.StatusRunning, 2, 0)
 	r.cancelFlow()
-}
-
-// kinds are steps of every processing model that do not end by themselves
-// within an hour, or would say so.
-func kinds(said *tally) map[string]do {
-	return map[string]do{
-		"plain": resting(said, time.Hour),
-		"poll":  segno.Poll(func(context.Context, *cargo) (leg, time.Duration, error) { return "", 10 * time.Millisecond, nil }),
-		"timer": segno.Timer(func(context.Context, *cargo) (time.Time, error) { return time.Now().Add(time.Hour), nil },
-			func(context.Context, *cargo) (leg, error) { said.add("end"); return done, nil }),
-		"sleep": segno.Sleep[cargo](time.Hour, done),
-	}
 }
 
 func engineS44(t *testing.T) {

@@ -21,6 +21,7 @@ func referenceScenarios() []scenarios {
 		referenceControl(),
 		referenceWorkflow(),
 		referenceCancel(),
+		allInTime(referenceObserver),
 	}
 }
 
@@ -28,7 +29,6 @@ func referenceScenarios() []scenarios {
 // of "table id". When it is empty it goes.
 func referenceMissing() []string {
 	return []string{
-		"engine W18", "engine W28", "engine W29", "engine W33", "engine C08", "engine C09", "engine C13", "engine C14",
 		"engine J",
 		"engine R",
 		"engine G",

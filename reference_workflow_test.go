@@ -247,10 +247,10 @@ func engineW22(t *testing.T) {
 }
 
 // rollback returns how long the rollback of a run takes whose undo lasts as long
-// as it may, an hour at most.
+// as it may, ten minutes at most.
 func rollback(t *testing.T, w route) time.Duration {
 	w.Initial, w.Steps = legA, legs{
-		legA: {Do: to(legB), Timeout: time.Hour, Undo: func(ctx context.Context, _ cargo) error { <-ctx.Done(); return ctx.Err() }},
+		legA: {Do: to(legB), Timeout: 10 * time.Minute, Undo: func(ctx context.Context, _ cargo) error { <-ctx.Done(); return ctx.Err() }},
 		legB: {Do: fail},
 		done: {Final: true},
 	}
@@ -265,7 +265,7 @@ func engineW23(t *testing.T) {
 	for timeout, want := range map[time.Duration]time.Duration{
 		10 * time.Second:  5 * time.Second,
 		120 * time.Second: 30 * time.Second,
-		0:                 time.Hour,
+		0:                 10 * time.Minute,
 	} {
 		expect(t, fmt.Sprintf("the rollback with a Timeout of %v", timeout), rollback(t, route{Timeout: timeout}), want)
 	}
