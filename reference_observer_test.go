@@ -14,12 +14,6 @@ import (
 	"github.com/segnodev/segno/segnotest"
 )
 
-func TestReferenceObserver(t *testing.T) {
-	for name, scenario := range referenceObserver {
-		t.Run(name, func(t *testing.T) { inBubble(t, scenario) })
-	}
-}
-
 // referenceObserver are the acceptance scenarios about observers and about what
 // tests are helped with; each runs in a bubble of its own.
 var referenceObserver = map[string]func(*testing.T){

@@ -305,3 +305,31 @@ func TestTheVisitAnUndoIsOf(t *testing.T) {
 	expect(t, "of the entry that enters visit 4", enter.UndoVisit(), 3)
 	expect(t, "of the rollback's own", rollback.UndoVisit(), 4)
 }
+
+func TestAFailureThatMeetsACancelIsPutDownToTheCancel(t *testing.T) {
+	for name, told := range map[string]bool{"the run was told": true, "the run was not told": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var s *slice
+				var run *engine.Run
+				m := single(engine.Step{
+					Do: func(context.Context, []byte) (string, []byte, error) {
+						if s.cancel = true; told {
+							run.Cancel()
+						}
+						return "", nil, errors.New("declined")
+					},
+					Undo: func(context.Context, []byte) error { return nil },
+				})
+				s = begin(m, "")
+				run = machinery(s).Begin(context.Background(), m, s.head)
+				h, err := run.Drive()
+				if err != nil {
+					t.Fatal(err)
+				}
+				expect(t, "status", h.Status, engine.Cancelled)
+				expect(t, "error", h.Error, "segno: run cancelled; declined")
+			})
+		})
+	}
+}

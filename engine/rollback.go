@@ -8,11 +8,15 @@ import (
 )
 
 // rollback enters the rollback, with its cause, or ends the run if there is
-// nothing to undo. closes says that the current visit counts as finished.
+// nothing to undo. closes says that the current visit counts as finished. What
+// fails after a cancel is put down to the cancel.
 func (r *Run) rollback(cause error, unknown, closes bool) *Change {
 	now := r.eng.Now()
 	c := r.change()
-	c.Yields, c.DropMemos = true, r.memos.some || !r.memos.known
+	c.Yields, c.DropMemos = r.cancelled(), r.memos.some || !r.memos.known
+	if c.Yields && !errors.Is(cause, ErrCancelledRun) {
+		cause = fmt.Errorf("%w; %v", ErrCancelledRun, cause)
+	}
 	h := &c.After
 	step := r.machine.Steps[h.State]
 	undoable := step != nil && step.Undo != nil
@@ -20,7 +24,7 @@ func (r *Run) rollback(cause error, unknown, closes bool) *Change {
 		unknown = true // its effects are there, what it left for the undo is not
 	}
 	h.Cause, h.Error = CauseOf(cause), cause.Error()
-	if h.Cause == CauseCancelled && !r.cancelled() {
+	if h.Cause == CauseCancelled && !c.Yields {
 		h.Cause = CauseError // an error of the step's own: nobody cancelled the run
 	}
 	e := r.entry(KindRollback, now)
@@ -44,9 +48,16 @@ func (r *Run) rollback(cause error, unknown, closes bool) *Change {
 // yield gives way to a cancel that was committed before c: a transition's
 // visit counts as finished, anything else ends the visit as not finished.
 func (r *Run) yield(c *Change) *Change {
-	closes := len(c.Entries) > 0 && c.Entries[0].Kind == KindEnter
-	y := r.rollback(ErrCancelledRun, !closes && c.After.Uncertain, closes)
-	return y.carry(c.After.Data, c.OnCommit)
+	cause, closes, unknown := ErrCancelledRun, c.Closed, c.After.Uncertain
+	if len(c.Entries) > 0 {
+		switch e := c.Entries[0]; e.Kind {
+		case KindEnter:
+			closes, unknown = true, false
+		case KindRollback, KindEnd:
+			cause, unknown = fmt.Errorf("%w; %s", cause, e.Error), e.Uncertain
+		}
+	}
+	return r.rollback(cause, unknown, closes).carry(c.After.Data, c.OnCommit)
 }
 
 // misroute rolls back behind a step that succeeded but may not go where it
