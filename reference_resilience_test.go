@@ -13,13 +13,6 @@ import (
 	"github.com/segnodev/segno"
 )
 
-// TestReferenceResilience runs the rows on breakers and limiters.
-func TestReferenceResilience(t *testing.T) {
-	for name, row := range referenceResilience {
-		t.Run(name, row)
-	}
-}
-
 // referenceResilience has the reference's scenarios of circuit breakers and rate
 // limiters, by id and name.
 var referenceResilience = map[string]func(*testing.T){

@@ -22,6 +22,15 @@ func referenceScenarios() []scenarios {
 		referenceWorkflow(),
 		referenceCancel(),
 		allInTime(referenceObserver),
+		referenceRecovery(),
+		referenceResume(),
+		referenceSaga(),
+		referenceTask(),
+		referenceRetry(),
+		referencePoll(),
+		referenceResource(),
+		referenceError(),
+		referenceResilience,
 	}
 }
 
@@ -30,22 +39,13 @@ func referenceScenarios() []scenarios {
 func referenceMissing() []string {
 	return []string{
 		"engine J",
-		"engine R",
+		"engine R", // those of the models
 		"engine G",
-		"tasks A",
-		"tasks R",
-		"tasks P",
-		"tasks M",
 		"tasks B",
 		"tasks S",
 		"tasks W",
 		"tasks X",
-		"tasks C",
-		"tasks L",
-		"tasks Q",
 		"tasks O",
-		"tasks E",
-		"tasks K",
 	}
 }
 
