@@ -142,8 +142,10 @@ func (r *RunningScheduler) CancelFlow(ctx context.Context, id string) error {
 }
 
 // CancelRun asks for a run to be cancelled: it stops, and what it did is
-// undone. It returns nil when that is durable, and again when asked again;
-// ErrEnded if the run has ended, ErrNotFound if there is none.
+// undone. A step that fails meanwhile is put down to the cancel, one that leads
+// to a final state completes the run. It returns nil when the request is
+// durable, and again when asked again; ErrEnded if the run has ended,
+// ErrNotFound if there is none.
 func (r *RunningScheduler) CancelRun(ctx context.Context, id RunID) error {
 	return r.onRun(ctx, id, func(tx *store.Tx, h engine.Head, _ time.Time) error {
 		if h.Status.Ended() {
