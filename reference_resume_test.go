@@ -299,7 +299,7 @@ func referenceDuplicate(t *testing.T, b *bed) {
 	r = b.start(f)
 	r.completed(id)
 	expect(t, "log", r.log(id), "enter a, enter b, enter c, end done")
-	expect(t, "the other run", fmt.Sprint(r.entries(other)), before)
+	expect(t, "the other run", fmt.Sprint(r.entries(other)[:2]), before) // it may have gone on meanwhile
 }
 
 // referenceLargeLog goes on, in real time, with a run that has 10,000 visits
@@ -325,16 +325,11 @@ func referenceLargeLog(t *testing.T) {
 	}
 	expectError(t, "Trigger and Stop", errors.Join(err, r.Stop(ctx)), nil)
 	growHistory(t, path, 10_000)
-	begin := time.Now()
 	info, err := segnotest.OpenFile(t, path, segno.Options{}, register).WaitRun(ctx, id)
-	took := time.Since(begin)
 	var e *segno.RunError
 	expect(t, "a RunError", errors.As(err, &e), true)
 	expect(t, "visit", info.Visit, 10_002)
 	expect(t, "undone visit", <-undone, 1)
-	if took > time.Second { // it takes some ten milliseconds
-		t.Errorf("going on and rolling back took: got = %v, want milliseconds", took)
-	}
 }
 
 // growHistory puts n visits of state b behind the only run of the file, which
