@@ -66,12 +66,20 @@ func (r *RunningScheduler) reset(tx *store.Tx, f *flow, row *store.Flow, now tim
 
 // passOver puts the slots that could not fire so far on record.
 func (r *RunningScheduler) passOver(tx *store.Tx, f *flow, row *store.Flow, now time.Time) error {
-	v := f.verdict(row, now)
-	for _, s := range v.skipped {
-		if err := tx.Ledger(row, s, now); err != nil {
+	skips, err := tx.SkipsOf(row)
+	if err != nil {
+		return err
+	}
+	v := f.verdict(row, skips, now)
+	row.RetrySlot, row.RetryTry = time.Time{}, 0
+	for _, d := range v.decisions {
+		if d.outcome != skipped {
+			break
+		}
+		if err := enter(tx, row, d, 0, now); err != nil {
 			return err
 		}
-		row.Cursor = s.Last
+		row.Cursor = d.last
 		if f.Schedule.kind == fixedDelay {
 			row.Next = time.Time{} // it was the only one; plan makes another
 		}
@@ -90,10 +98,7 @@ func (r *RunningScheduler) PauseFlow(ctx context.Context, id string, p Pause) er
 		if row.Paused.IsZero() {
 			row.Paused = now
 		}
-		row.PauseNote, row.PauseActor, row.PauseUntil = p.Note, p.Actor, p.Until.Round(0).UTC().Truncate(time.Microsecond)
-		if p.Until.IsZero() {
-			row.PauseUntil = time.Time{}
-		}
+		row.PauseNote, row.PauseActor, row.PauseUntil = p.Note, p.Actor, instant(p.Until)
 		return tx.Event("paused", id, p.Note, now)
 	})
 	if err != nil || !p.CancelRuns {
@@ -113,7 +118,7 @@ func (r *RunningScheduler) ResumeFlow(ctx context.Context, id string, o ...Resum
 				return err
 			}
 		}
-		row.Paused, row.PauseUntil, row.PauseNote, row.PauseActor = time.Time{}, time.Time{}, "", ""
+		row.EndPause()
 		return tx.Event("resumed", id, "", now)
 	})
 }

@@ -89,18 +89,26 @@ func (r *RunningScheduler) decideAll(ctx context.Context, ids []string, now time
 		if err != nil {
 			return err
 		}
-		if f := r.flows[id]; f != nil {
-			verdicts[id] = f.verdict(&row, now) // outside of the transaction: it may take a while
+		f := r.flows[id]
+		if f == nil {
+			continue
 		}
+		var skips []store.Skip
+		if row.Skips > 0 {
+			if skips, err = r.store.Skips(ctx, id); err != nil {
+				return err
+			}
+		}
+		verdicts[id] = f.verdict(&row, skips, now) // outside of the transaction: it may take a while
 	}
 	return r.update(ctx, func(tx *store.Tx) error {
 		for _, id := range ids {
-			f, row := r.flows[id], tx.Flow(id)
-			if f == nil {
+			v, row := verdicts[id], tx.Flow(id)
+			if v.f == nil {
 				row.Next = time.Time{}
 				continue
 			}
-			if err := r.apply(tx, f, row, verdicts[id], now); err != nil {
+			if err := r.apply(tx, &v, row, now); err != nil {
 				return err
 			}
 		}

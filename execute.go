@@ -153,6 +153,9 @@ func (f *flow) failed(row *store.Flow, h *engine.Head) {
 		row.Outcome = string(StatusTripped)
 		return
 	}
+	if !h.Slot.IsZero() && h.Try < f.SlotRetries {
+		row.RetrySlot, row.RetryTry = h.Slot, h.Try+1
+	}
 	row.Outcome = string(StatusIdle)
 	if delay := f.Backoff.Delay(row.Streak).Truncate(time.Microsecond); delay > 0 {
 		row.Outcome = string(StatusBackoff)
@@ -161,6 +164,7 @@ func (f *flow) failed(row *store.Flow, h *engine.Head) {
 }
 
 func clearStreak(row *store.Flow) {
+	row.RetrySlot, row.RetryTry = time.Time{}, 0
 	row.Streak = 0
 	row.GateSet, row.GateDelay, row.GateUntil = time.Time{}, 0, time.Time{}
 }
@@ -169,7 +173,7 @@ func clearStreak(row *store.Flow) {
 // active. One that is active itself, and parked, must not wait for it.
 func (r *RunningScheduler) alone(h *engine.Head) bool {
 	f := r.flows[h.Flow]
-	return f != nil && f.Overlap == Skip && h.Status == engine.Pending && !h.Cancel && h.Parent == 0
+	return f != nil && (f.Overlap == Skip || f.Overlap == Replace) && h.Status == engine.Pending && !h.Cancel && h.Parent == 0
 }
 
 // claim takes a run that waits in the file, if its flow has room for it, and

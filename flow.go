@@ -32,6 +32,58 @@ type Flow struct {
 	Serial bool
 	// SkipFirst leaves out the run at the first registration of an interval.
 	SkipFirst bool
+	// CatchUp says what becomes of slots that were missed, for whatever reason;
+	// the zero value is CatchUpLatest.
+	CatchUp CatchUp
+	// MaxLateness skips slots that could be dispatched only so much later, as
+	// too_late; 0: no limit.
+	MaxLateness time.Duration
+	// SlotRetries is how often a slot whose run failed is tried again, when the
+	// backoff window ends, unless a newer slot has come by then; 0: never.
+	SlotRetries int
+	// Jitter delays each slot by a part of this, drawn from the flow's id and the
+	// slot, and so the same on every start; less than half of the way to the next
+	// slot. 0: none.
+	Jitter time.Duration
+	// StartAt and EndAt bound the slots, both inclusive; zero: no bound. StartAt is
+	// the anchor of an interval.
+	StartAt, EndAt time.Time
+	// MaxRuns is how many slots may fire in all; 0: no limit. Triggers, slots that
+	// were skipped, and retries do not count.
+	MaxRuns int
+	// RunOnStart makes one extra run at every Start, unless the flow is tripped,
+	// paused or in a backoff window, or its Overlap forbids it.
+	RunOnStart bool
+}
+
+// CatchUp says what becomes of slots that were missed: while the program was
+// down, suspended or busy. A slot that is up to 1 s late is not missed.
+type CatchUp int
+
+const (
+	// CatchUpLatest makes one run for the newest slot; the others are coalesced
+	// into it, and counted.
+	CatchUpLatest CatchUp = 0
+	// CatchUpSkip makes none: the flow waits for its next slot.
+	CatchUpSkip CatchUp = 1
+)
+
+// catchUpBase is CatchUpAll of none.
+const catchUpBase = 2
+
+// CatchUpAll makes a run for each slot, in their order, for the newest max ones;
+// 0 means 100. Where runs must not overlap, one waits for the end of the other.
+func CatchUpAll(max int) CatchUp { return CatchUp(catchUpBase + max) }
+
+// limit returns how many slots are caught up with one by one, 0 for none.
+func (c CatchUp) limit() int {
+	switch {
+	case c == catchUpBase:
+		return 100
+	case c > catchUpBase:
+		return int(c) - catchUpBase
+	}
+	return 0
 }
 
 // Overlap says what becomes of a slot or a trigger while a run of the flow is open.
@@ -41,7 +93,11 @@ type Overlap int
 // recorded as skipped for overlap.
 const Skip Overlap = 0
 
-// allowBase is Allow(0); 1 is left for Replace.
+// Replace cancels the open runs of the flow for the sake of a new one, which
+// begins when they have rolled back.
+const Replace Overlap = 1
+
+// allowBase is Allow(0).
 const allowBase = 2
 
 // Allow lets n runs execute at the same time; 0 means no limit of the flow's
@@ -53,7 +109,7 @@ func Allow(n int) Overlap { return Overlap(allowBase + n) }
 // Under Skip it is the count of open runs that decides: a place may belong to a
 // goroutine whose run has long gone on without it.
 func (o Overlap) limit() int {
-	if o == Skip {
+	if o < allowBase {
 		return 0
 	}
 	return int(o) - allowBase
@@ -136,11 +192,26 @@ func newFlow(f Flow, position int) (*flow, error) {
 	if f.Workflow == nil || reflect.ValueOf(f.Workflow).Kind() == reflect.Pointer {
 		fault("Workflow must be a segno.Workflow, by value")
 	}
-	if f.Overlap < 0 || f.Overlap == allowBase-1 {
-		fault("Overlap %d is none of Skip and Allow(n)", f.Overlap)
+	if f.Overlap < 0 {
+		fault("Overlap %d is none of Skip, Replace and Allow(n)", f.Overlap)
 	}
-	if f.MaxPending < 0 {
-		fault("MaxPending is %d", f.MaxPending)
+	if f.CatchUp < 0 {
+		fault("CatchUp %d is none of CatchUpLatest, CatchUpSkip and CatchUpAll(n)", f.CatchUp)
+	}
+	for _, n := range []struct {
+		name string
+		n    int64
+	}{
+		{"MaxPending", int64(f.MaxPending)}, {"MaxLateness", int64(f.MaxLateness)}, {"SlotRetries", int64(f.SlotRetries)},
+		{"Jitter", int64(f.Jitter)}, {"MaxRuns", int64(f.MaxRuns)},
+	} {
+		if n.n < 0 {
+			fault("%s is negative", n.name)
+		}
+	}
+	f.StartAt, f.EndAt = instant(f.StartAt), instant(f.EndAt)
+	if !f.EndAt.IsZero() && (f.EndAt.Before(f.StartAt) || f.Schedule.validate() == nil && f.neverFires()) {
+		errs = append(errs, fmt.Errorf("%w: no slot lies between StartAt and EndAt", ErrNeverFires))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -162,4 +233,21 @@ func (f *flow) named(err error) error {
 		return nil
 	}
 	return fmt.Errorf("flow %q: %w", f.ID, err)
+}
+
+// neverFires reports whether the bounds leave the schedule no slot.
+func (f *Flow) neverFires() bool {
+	if f.Schedule.kind != cronKind && f.Schedule.kind != once {
+		return false
+	}
+	next := f.Schedule.next(time.Time{}, f.StartAt.Add(-tick))
+	return next.IsZero() || next.After(f.EndAt)
+}
+
+// instant is a time of the user's as it is stored: UTC, to the microsecond.
+func instant(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return t.Round(0).UTC().Truncate(time.Microsecond)
 }

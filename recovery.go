@@ -106,7 +106,10 @@ func (r *RunningScheduler) reconcile(tx *store.Tx) error {
 // firstSlot sets anchor and cursor of a flow that is new to the file.
 func (f *flow) firstSlot(row *store.Flow, now time.Time) {
 	row.Anchor, row.Cursor = now, now
-	if f.SkipFirst {
+	if !f.StartAt.IsZero() {
+		row.Anchor = f.StartAt
+	}
+	if f.SkipFirst || f.StartAt.Before(now) && !f.StartAt.IsZero() && f.Schedule.kind == interval {
 		return
 	}
 	switch f.Schedule.kind {

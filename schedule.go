@@ -53,7 +53,7 @@ func Cron(expr string) Schedule {
 
 // At is due once, at t; at once if t has passed when the flow is registered.
 func At(t time.Time) Schedule {
-	s := Schedule{kind: once, at: t.Round(0).UTC().Truncate(time.Microsecond)}
+	s := Schedule{kind: once, at: instant(t)}
 	if t.IsZero() {
 		s.err = fmt.Errorf("%w: At the zero time", ErrSchedule)
 	}

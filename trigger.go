@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/segnodev/segno/engine"
@@ -95,7 +94,7 @@ func (r *RunningScheduler) trigger(tx *store.Tx, f *flow, t Trigger, input []byt
 	}
 	h := f.head(input, now)
 	h.Key = t.Key
-	if at := t.At.Round(0).UTC().Truncate(time.Microsecond); at.After(now) {
+	if at := instant(t.At); at.After(now) {
 		h.Due, h.Wake = at, at
 		if !h.Deadline.IsZero() {
 			h.Deadline = at.Add(f.def.machine.Timeout)
@@ -141,20 +140,6 @@ func existing(tx *store.Tx, f *flow, t Trigger, input []byte) (RunID, error) {
 	return RunID(h.Run), nil
 }
 
-// overlaps reports whether the flow's open runs forbid another one.
-func (r *RunningScheduler) overlaps(tx *store.Tx, f *flow, row *store.Flow, now time.Time) (bool, error) {
-	if f.Overlap != Skip {
-		return false, nil
-	}
-	if row.Open(f.Serial) > 0 || row.Later == 0 {
-		return row.Open(f.Serial) > 0, nil
-	}
-	// A run triggered for a time that has come meanwhile counts, too.
-	due, err := tx.OpenRuns(f.ID, engine.Pending, now)
-	called := func(h engine.Head) bool { return h.Parent != 0 }
-	return len(slices.DeleteFunc(due, called)) > 0, err
-}
-
 // head starts the head of a new run.
 func (f *flow) head(input []byte, now time.Time) engine.Head {
 	m := f.def.machine
@@ -180,7 +165,8 @@ func nonce() string {
 func (r *RunningScheduler) create(tx *store.Tx, f *flow, row *store.Flow, h *engine.Head, now time.Time) error {
 	row.Runs++
 	place := f.seat(false)
-	if h.Due.IsZero() && row.Queued == 0 && r.places.take(place) { // nobody overtakes those that wait
+	waits := row.Queued > 0 || f.Overlap == Replace && row.Active > 0
+	if h.Due.IsZero() && !waits && r.places.take(place) { // nobody overtakes those that wait
 		h.Status, h.Held, h.Started, h.Wake = engine.Running, true, now, h.Deadline
 		row.LastRun = now
 		tx.Else(func() { r.places.give(place) })

@@ -50,6 +50,8 @@ type Head struct {
 	Redo        bool  // this rollback repeats failed undos only
 
 	Slot        time.Time // nominal firing time; zero: triggered
+	Try         int       // of the slot, from 0
+	Backfill    int64     // that made this run
 	Missed      int       // slots coalesced into this run
 	FirstMissed time.Time
 	Created     time.Time

@@ -34,6 +34,10 @@ type Flow struct {
 	Queued     int // pending now
 	Later      int // pending at a time to come
 	Stuck      int
+	Fired      int       // slots that fired
+	RetrySlot  time.Time // the slot that failed and is to be tried again
+	RetryTry   int       // and which try that will be
+	Skips      int       // slots that are to be skipped
 }
 
 // Open counts the open runs that an overlap policy looks at.
@@ -43,6 +47,11 @@ func (f *Flow) Open(serial bool) int {
 		n += f.Stuck
 	}
 	return n
+}
+
+// EndPause ends a pause.
+func (f *Flow) EndPause() {
+	f.Paused, f.PauseUntil, f.PauseNote, f.PauseActor = time.Time{}, time.Time{}, "", ""
 }
 
 // Gate returns when the backoff gate opens: never later than its delay from
@@ -56,7 +65,7 @@ func (f *Flow) Gate(now time.Time) time.Time {
 
 const flowColumns = `id, position, schedule, registered, orphaned, anchor, cursor, next, outcome, runs, last_run,
 	last_error, streak, gate_set, gate_delay, gate_until, paused, pause_note, pause_actor, pause_until,
-	active, queued, later, stuck`
+	active, queued, later, stuck, fired, retry_slot, retry_try, skips`
 
 // values returns the columns of flowColumns.
 func (f *Flow) values() []any {
@@ -64,7 +73,7 @@ func (f *Flow) values() []any {
 		f.ID, f.Position, f.Schedule, micros(f.Registered), micros(f.Orphaned), micros(f.Anchor), micros(f.Cursor),
 		micros(f.Next), f.Outcome, f.Runs, micros(f.LastRun), text(f.LastError), f.Streak, micros(f.GateSet),
 		span(f.GateDelay), micros(f.GateUntil), micros(f.Paused), text(f.PauseNote), text(f.PauseActor),
-		micros(f.PauseUntil), f.Active, f.Queued, f.Later, f.Stuck,
+		micros(f.PauseUntil), f.Active, f.Queued, f.Later, f.Stuck, f.Fired, micros(f.RetrySlot), f.RetryTry, f.Skips,
 	}
 }
 
@@ -74,7 +83,7 @@ func (f *Flow) scan(row interface{ Scan(...any) error }) error {
 		&f.ID, &f.Position, &f.Schedule, at{&f.Registered}, at{&f.Orphaned}, at{&f.Anchor}, at{&f.Cursor},
 		at{&f.Next}, &f.Outcome, &f.Runs, at{&f.LastRun}, str{&f.LastError}, &f.Streak, at{&f.GateSet},
 		dur{&f.GateDelay}, at{&f.GateUntil}, at{&f.Paused}, str{&f.PauseNote}, str{&f.PauseActor},
-		at{&f.PauseUntil}, &f.Active, &f.Queued, &f.Later, &f.Stuck)
+		at{&f.PauseUntil}, &f.Active, &f.Queued, &f.Later, &f.Stuck, &f.Fired, at{&f.RetrySlot}, &f.RetryTry, &f.Skips)
 }
 
 // micros is how a time is stored: microseconds UTC, NULL for none.

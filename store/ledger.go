@@ -8,6 +8,7 @@ type Slots struct {
 	Count       int
 	Outcome     string // fired, coalesced, skipped
 	Reason      string // of a skip
+	Note        string // of whoever asked for it
 	Run         int64  // that fired or swallowed them
 }
 
@@ -16,13 +17,13 @@ type Slots struct {
 func (tx *Tx) Ledger(f *Flow, s Slots, now time.Time) error {
 	n, err := tx.do(`UPDATE _segno_ledger SET last = ?, count = count + ?, at = ?
 WHERE id = (SELECT id FROM _segno_ledger WHERE flow = ? ORDER BY first DESC LIMIT 1)
-	AND outcome = ? AND outcome <> 'fired' AND reason IS ? AND run IS ?`,
-		micros(s.Last), s.Count, micros(now), f.num, s.Outcome, text(s.Reason), number(s.Run))
+	AND outcome = ? AND outcome <> 'fired' AND reason IS ? AND run IS ? AND note IS ?`,
+		micros(s.Last), s.Count, micros(now), f.num, s.Outcome, text(s.Reason), number(s.Run), text(s.Note))
 	if err != nil || n == 1 {
 		return err
 	}
-	_, err = tx.do(`INSERT INTO _segno_ledger (flow, first, last, count, outcome, reason, run, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
-		f.num, micros(s.First), micros(s.Last), s.Count, s.Outcome, text(s.Reason), number(s.Run), micros(now))
+	_, err = tx.do(`INSERT INTO _segno_ledger (flow, first, last, count, outcome, reason, run, note, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+		f.num, micros(s.First), micros(s.Last), s.Count, s.Outcome, text(s.Reason), number(s.Run), text(s.Note), micros(now))
 	return err
 }
 

@@ -12,7 +12,7 @@ import (
 const runColumns = `run, seq, status, version, nonce, key, state, visit, attempt, polls, crashes, uncertain,
 	entered, visit_due, due, delay, data, held, suspect, cancel, wake, deadline, cause, error, stuck_reason,
 	first, last, undo_at, undo_errors, redo, slot, missed, first_missed, created, started, ended, note,
-	awaits, child, parent, parent_visit, depth`
+	awaits, child, parent, parent_visit, depth, try, backfill`
 
 // scanHead reads the flow's number and the columns of runColumns.
 func scanHead(row interface{ Scan(...any) error }, flow *int64, h *engine.Head) error {
@@ -22,7 +22,7 @@ func scanHead(row interface{ Scan(...any) error }, flow *int64, h *engine.Head) 
 		&h.Held, &h.Suspect, &h.Cancel, at{&h.Wake}, at{&h.Deadline}, str{(*string)(&h.Cause)}, str{&h.Error},
 		str{&h.StuckReason}, &h.First, &h.Last, &h.UndoAt, &h.UndoErrors, &h.Redo, at{&h.Slot}, &h.Missed,
 		at{&h.FirstMissed}, at{&h.Created}, at{&h.Started}, at{&h.Ended}, str{&h.Note},
-		str{&h.Awaits}, num{&h.Child}, num{&h.Parent}, count{&h.ParentVisit}, &h.Depth)
+		str{&h.Awaits}, num{&h.Child}, num{&h.Parent}, count{&h.ParentVisit}, &h.Depth, &h.Try, num{&h.Backfill})
 }
 
 // The ways to write a head. A new one has values in few columns. A transition
@@ -30,8 +30,8 @@ func scanHead(row interface{ Scan(...any) error }, flow *int64, h *engine.Head) 
 // no more than they must: binding is a good part of their cost.
 const (
 	insertSQL = `INSERT INTO _segno_run (flow, run, seq, status, version, nonce, key, state, visit, attempt, entered, due, data,
-	held, wake, deadline, first, last, slot, missed, first_missed, created, started, parent, parent_visit, depth)
-VALUES (?1, ?2, 1, ?3, ?4, ?5, ?6, ?7, 1, 1, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14, ?15, ?16, ?17, ?8, ?18, ?19, ?20, ?21)`
+	held, wake, deadline, first, last, slot, missed, first_missed, created, started, parent, parent_visit, depth, try, backfill)
+VALUES (?1, ?2, 1, ?3, ?4, ?5, ?6, ?7, 1, 1, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14, ?15, ?16, ?17, ?8, ?18, ?19, ?20, ?21, ?22, ?23)`
 
 	completeSQL = `UPDATE _segno_run SET seq = seq + 1, status = 'completed', state = ?1, visit = ?2, attempt = 1, polls = 0, crashes = 0,
 	uncertain = 0, suspect = 0, held = 0, entered = ?3, visit_due = NULL, due = NULL, delay = NULL, wake = NULL, data = ?4, last = ?5, ended = ?3
@@ -234,7 +234,7 @@ func (tx *Tx) Insert(h *engine.Head) error {
 	tx.w.nextRun++
 	_, err := tx.exec(tx.w.insert, f.num, h.Run, h.Status, h.Version, h.Nonce, text(h.Key), h.State, micros(h.Created), micros(h.Due),
 		string(h.Data), h.Held, micros(h.Wake), micros(h.Deadline), h.First, micros(h.Slot), h.Missed, micros(h.FirstMissed), micros(h.Started),
-		number(h.Parent), number(int64(h.ParentVisit)), h.Depth)
+		number(h.Parent), number(int64(h.ParentVisit)), h.Depth, h.Try, number(h.Backfill))
 	if err != nil {
 		return err
 	}

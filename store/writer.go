@@ -76,7 +76,7 @@ type writer struct {
 
 // prepare makes the writer's statements, once.
 func (w *writer) prepare() error {
-	putFlow := "INSERT INTO _segno_flow (flow, " + flowColumns + ") VALUES (" + marks(25) + `)
+	putFlow := "INSERT INTO _segno_flow (flow, " + flowColumns + ") VALUES (" + marks(29) + `)
 ON CONFLICT (flow) DO UPDATE SET (` + flowColumns + `) = (` + excluded(flowColumns) + `)`
 	for _, p := range []struct {
 		stmt **sql.Stmt
