@@ -46,7 +46,8 @@ type Source[S State, D, C, I, O any] struct {
 	Close func(ctx context.Context, d *D) (S, error)
 	// Count is the length of a window; both zero: 1.
 	Count int
-	// Every is the time after which a window is flushed as it is, unless it is empty.
+	// Every is the time after which a window is flushed as it is, unless it is
+	// empty; 1 ms at least.
 	Every time.Duration
 	// OnError says what a failed item means; the zero value is FailFast.
 	OnError ItemPolicy
@@ -209,7 +210,7 @@ func (w *streamWindow[S, D, C, I, O]) open(ctx context.Context, d D) (*reading[I
 func (w *streamWindow[S, D, C, I, O]) fill(ctx context.Context, from *reading[I]) error {
 	var tick <-chan time.Time
 	if w.src.Every > 0 {
-		t := time.NewTicker(w.src.Every)
+		t := time.NewTicker(max(w.src.Every, pollMin))
 		defer t.Stop()
 		tick = t.C
 	}
