@@ -72,7 +72,7 @@ func refSteppedFailResume(t *testing.T) {
 	r = b.start(flow(nil))
 	r.completed(id)
 	expect(t, "cursors", said.String(), "0 1 2 3 4 4 5 6")
-	expect(t, "cursors that are kept", strings.Join(b.memos(), " "), "")
+	expect(t, "cursors that are kept", b.memos(), "")
 }
 
 func refSteppedRows(t *testing.T) {
@@ -85,7 +85,7 @@ func refSteppedRows(t *testing.T) {
 	r.completed(id)
 	expect(t, "commits: the entry, three cursors, the end", b.commits.Load()-before, 5)
 	expect(t, "log", r.log(id), "enter a, end done")
-	expect(t, "cursors that are kept", strings.Join(b.memos(), " "), "")
+	expect(t, "cursors that are kept", b.memos(), "")
 }
 
 func refSteppedNoCursor(t *testing.T) {
@@ -170,7 +170,7 @@ func refSteppedBadCursor(t *testing.T) {
 	b.kill()
 	said.take()
 	holds = false
-	good := strings.Join(b.memos(), " ")
+	good := b.memos()
 	b.exec(`UPDATE _segno_memo SET value = '{"n":2,"c":"x"}'`)
 	r := b.start(f)
 	_, err := r.WaitRun(context.Background(), id)
@@ -178,7 +178,7 @@ func refSteppedBadCursor(t *testing.T) {
 	expect(t, "the reason names it", contains(r.info(id).StuckReason, "cursor", "int"), true)
 	expect(t, "calls", said.String(), "")
 	b.stop()
-	expect(t, "the cursor", strings.Join(b.memos(), " "), `{"n":2,"c":"x"}`)
+	expect(t, "the cursor", b.memos(), `{"n":2,"c":"x"}`)
 	b.exec(`UPDATE _segno_memo SET value = ?`, good)
 	r = b.start(f)
 	if err := r.ResumeRun(context.Background(), id); err != nil {
@@ -201,7 +201,7 @@ func refSteppedCancel(t *testing.T) {
 	r.cancel(id)
 	expectError(t, "the run", r.ended(id, segno.RunCancelled), context.Canceled)
 	expect(t, "took", time.Since(begin), 0)
-	expect(t, "cursors that are kept", strings.Join(b.memos(), " "), "")
+	expect(t, "cursors that are kept", b.memos(), "")
 
 	id = r.trigger("f", cargo{})
 	synctest.Wait()
@@ -274,4 +274,3 @@ func refSteppedAtomic(t *testing.T) {
 		Check: sweepAll(sweepRun("f", "1", "completed", ""), sweepOnce("step 0", "step 1", "step 2")),
 	})
 }
-

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"strings"
 	"testing"
 	"time"
 
@@ -64,9 +65,9 @@ func failingAt(src source, times map[int]int) source {
 func stream(src source) segno.Flow { return flowOf("f", one(segno.Stream(src))) }
 
 // memos returns what the visits have kept.
-func (b *bed) memos() (all []string) {
+func (b *bed) memos() string {
 	b.t.Helper()
-	return b.rows("SELECT value FROM _segno_memo ORDER BY run, visit, key")
+	return strings.Join(b.rows("SELECT value FROM _segno_memo ORDER BY run, visit, key"), " ")
 }
 
 // climb is a Stepped that counts its cursor from 0 to n and says what it was
@@ -121,4 +122,3 @@ func expectText(t *testing.T, what string, err error, parts ...string) {
 		t.Errorf("%s: got error %v, want one with %q", what, err, parts)
 	}
 }
-
