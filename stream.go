@@ -86,11 +86,7 @@ func Stream[S State, D, C, I, O any](src Source[S, D, C, I, O]) DoFunc[S, D] {
 		if err != nil {
 			return "", err
 		}
-		next, err := w.run(ctx, d)
-		if err != nil && !isSnooze(err) {
-			v.Detach() // the next attempt begins at the cursor
-		}
-		return next, err
+		return w.run(ctx, d)
 	}
 }
 
