@@ -197,7 +197,7 @@ func engineC13(t *testing.T) {
 func engineC14(t *testing.T) {
 	var said tally
 	b := newBed(t)
-	f := flowOf("f", one(segno.Stream(numbers(&said, 8))))
+	f := flowOf("f", one(segno.Stream(countTo(&said, 8))))
 	r := b.start(f)
 	id := r.trigger("f", cargo{})
 	after(45 * time.Millisecond) // it is in its second window
