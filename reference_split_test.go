@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"math"
 	"strings"
 	"sync/atomic"
@@ -15,14 +14,6 @@ import (
 	"github.com/segnodev/segno"
 	"github.com/segnodev/segno/segnotest"
 )
-
-func TestReferenceSplitBatch(t *testing.T) {
-	all := maps.Clone(referenceSplit)
-	maps.Copy(all, referenceBatch)
-	for name, scenario := range all {
-		t.Run(name, func(t *testing.T) { inBubble(t, scenario) })
-	}
-}
 
 // referenceSplit are the acceptance scenarios about branches and their joins;
 // each runs in a bubble of its own.
