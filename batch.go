@@ -3,6 +3,7 @@ package segno
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 
@@ -35,20 +36,32 @@ const batchMemo = "segno.batch"
 func Batch[S State, D, I, O any](load func(context.Context, D) ([]I, error), item func(context.Context, I) (O, error),
 	finish func(context.Context, *D, []Settled[O]) (S, error), o ...BatchOptions) DoFunc[S, D] {
 	opts := first(o)
-	fault := errorOr(jsonable(reflect.TypeFor[I]()), jsonable(reflect.TypeFor[O]()))
+	fault := errorOr(jsonable(reflect.TypeFor[I]()), errorOr(jsonable(reflect.TypeFor[O]()), opts.validate()))
+	if load == nil || item == nil || finish == nil {
+		fault = errorOr(fault, fmt.Errorf("%w: a function of a Batch is nil", ErrConfig))
+	}
 	return func(ctx context.Context, d *D) (S, error) {
 		v, _, err := visitFrom(ctx)
 		if err != nil || fault != nil {
 			return "", errorOr(err, Permanent(fault))
 		}
-		memo := round(ctx, batchMemo, opts.KeepSettled)
-		items, err := loadItems(ctx, memo, func(ctx context.Context) ([]I, error) { return load(ctx, *d) })
+		round, err := roundOf(ctx, v, batchMemo, opts.KeepSettled)
 		if err != nil {
 			return "", err
 		}
+		items, err := loadItems(ctx, round.memo, func(ctx context.Context) ([]I, error) { return load(ctx, *d) })
+		if err != nil {
+			return "", round.goOn(err)
+		}
 		f := &fan[O]{
-			visit: v, memo: memo, limit: max(opts.Concurrency, 1), retry: engine.Retry(opts.Retry),
-			do: func(ctx context.Context, i int) (O, error) { return item(ctx, items[i]) },
+			visit: v, memo: round.memo, limit: max(opts.Concurrency, 1), retry: engine.Retry(opts.Retry),
+			do: func(ctx context.Context, i int) (out O, err error) {
+				in, err := decodeItem[I](items, i)
+				if err != nil {
+					return out, err
+				}
+				return item(ctx, in)
+			},
 		}
 		if err := f.run(ctx, len(items)); err != nil {
 			return "", err
@@ -57,36 +70,72 @@ func Batch[S State, D, I, O any](load func(context.Context, D) ([]I, error), ite
 		if err != nil {
 			return "", err
 		}
-		return finish(ctx, d, settled)
+		next, err := finish(ctx, d, settled)
+		return next, round.goOn(err)
 	}
 }
 
-// loadItems returns the items of the round: those that were kept, or what load
-// returns, once it is durable.
-func loadItems[I any](ctx context.Context, memo string, load func(context.Context) ([]I, error)) ([]I, error) {
-	items, found, err := LoadMemo[[]I](ctx, memo)
-	if err != nil || found {
-		return items, err
+// validate finds every fault of the options.
+func (o BatchOptions) validate() error {
+	var errs []error
+	if o.Concurrency < 0 {
+		errs = append(errs, fmt.Errorf("%w: BatchOptions.Concurrency is %d", ErrConfig, o.Concurrency))
 	}
-	v := engine.VisitFrom(ctx)
-	inner, part := v.Part(ctx, "load", memo+"/load/", InfoFrom(ctx).Attempt)
-	defer part.Close()
-	if items, err = load(inner); err != nil {
+	if o.Retry.impossible() {
+		errs = append(errs, fmt.Errorf("%w: BatchOptions.Retry is impossible: %+v", ErrConfig, o.Retry))
+	}
+	return errors.Join(errs...)
+}
+
+// loadItems returns the items of the round: those that were kept, or what load
+// returns, once it is durable. Each attempt decodes its item afresh, so that what
+// a failed one has changed is gone.
+func loadItems[I any](ctx context.Context, memo string, load func(context.Context) ([]I, error)) ([]json.RawMessage, error) {
+	items, found, err := LoadMemo[[]json.RawMessage](ctx, memo)
+	if err != nil {
 		return nil, err
+	}
+	if !found {
+		return loadAnew(ctx, memo, load)
+	}
+	for i := range items {
+		if _, err := decodeItem[I](items, i); err != nil {
+			return nil, err
+		}
+	}
+	return items, nil
+}
+
+// loadAnew calls load, as a unit of its own, and keeps what it returns.
+func loadAnew[I any](ctx context.Context, memo string, load func(context.Context) ([]I, error)) ([]json.RawMessage, error) {
+	inner, part := engine.VisitFrom(ctx).Part(ctx, "load", memo+"/load/", InfoFrom(ctx).Attempt)
+	defer part.Close()
+	loaded, err := load(inner)
+	if isSnooze(err) {
+		return nil, errorOr(part.Settle(memo+"/load", []byte("null")), err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	items := make([]json.RawMessage, len(loaded))
+	for i := range loaded {
+		if items[i], err = encodeResult(loaded[i]); err != nil {
+			return nil, fmt.Errorf("item %d: %w", i, err)
+		}
 	}
 	raw, err := json.Marshal(items)
 	if err != nil {
-		return nil, Permanent(fmt.Errorf("encoding the items: %w", err))
-	}
-	if err := part.Settle(memo, raw); err != nil {
 		return nil, err
 	}
-	// As they are read back after a crash.
-	var kept []I
-	if err := json.Unmarshal(raw, &kept); err != nil {
-		return nil, Permanent(fmt.Errorf("decoding the items: %w", err))
+	return items, part.Settle(memo, raw)
+}
+
+// decodeItem returns an item as load has returned it.
+func decodeItem[I any](items []json.RawMessage, i int) (in I, err error) {
+	if err := json.Unmarshal(items[i], &in); err != nil {
+		return in, fmt.Errorf("%w: item %d is no %T: %w", engine.ErrUndecodable, i, in, err)
 	}
-	return kept, nil
+	return in, nil
 }
 
 // first returns the options that were given, or the zero ones.

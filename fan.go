@@ -34,16 +34,19 @@ type fan[T any] struct {
 	until   time.Time          // no longer than this; zero: no limit
 	late    bool               // until has passed
 
-	units []unitState
-	parts []*engine.Visit // of the units in flight, else nil
-	busy  int
-	done  chan result
+	units  []unitState
+	parts  []*engine.Visit // of the units in flight, else nil
+	busy   int
+	done   chan result
+	failed error // an outcome could not be kept
 }
 
-// A result is what an attempt has made of a unit; nil: nothing is known.
+// A result is what an attempt has made of a unit; nil: nothing is known, or err
+// says why it could not be kept.
 type result struct {
 	i     int
 	after *unitState
+	err   error
 }
 
 // unitState is what is kept of a unit.
@@ -55,14 +58,39 @@ type unitState struct {
 	Attempt int             `json:"attempt,omitempty"` // the next one; 0: the first
 	Due     time.Time       `json:"due,omitzero"`
 	Delay   time.Duration   `json:"delay,omitempty"` // what Due was made from
+
+	moved bool // Due is another than the one that is kept
 }
 
-// round names the memos of an attempt of the step.
-func round(ctx context.Context, model string, keep bool) string {
+// A round is what an attempt of the step has made of its units, over as many
+// lives and waits as it takes.
+type round struct {
+	visit   *engine.Visit
+	memo    string // begins the keys
+	model   string
+	attempt int
+	before  int // rounds that lie before the one of the first attempt
+}
+
+// roundOf returns the round of the attempt in flight; keep: there is only one.
+func roundOf(ctx context.Context, v *engine.Visit, model string, keep bool) (round, error) {
+	r := round{visit: v, memo: model, model: model, attempt: InfoFrom(ctx).Attempt}
 	if keep {
-		return model
+		return r, nil
 	}
-	return model + "." + strconv.Itoa(InfoFrom(ctx).Attempt)
+	var err error
+	r.before, _, err = LoadMemo[int](ctx, model+".before")
+	r.memo += "." + strconv.Itoa(r.before+r.attempt)
+	return r, err
+}
+
+// goOn passes on what the user's code has returned: behind a snooze the attempts
+// are counted from 1 again, but it is the same round.
+func (r round) goOn(err error) error {
+	if !isSnooze(err) || r.attempt == 1 {
+		return err
+	}
+	return errorOr(joinMemo(r.visit, r.model+".before", r.before+r.attempt-1), err)
 }
 
 // run brings n units to their end, or to the point where enough is known. A
@@ -74,6 +102,21 @@ func (f *fan[T]) run(ctx context.Context, n int) error {
 	inner, cancel := context.WithCancel(ctx)
 	defer cancel()
 	f.done = make(chan result, n)
+	if err := f.work(ctx, inner); err != nil {
+		cancel()
+		for f.busy > 0 { // it is the engine that gives up the goroutines of an attempt
+			f.ended(<-f.done)
+		}
+		return err
+	}
+	cancel()
+	f.collect()
+	return errorOr(f.failed, context.Cause(ctx))
+}
+
+// work has the units done until the outcome is decided. ctx is that of the
+// step, inner that of the units.
+func (f *fan[T]) work(ctx, inner context.Context) error {
 	for !f.enough() {
 		due := f.launch(inner)
 		if f.busy == 0 && f.open() == 0 {
@@ -87,14 +130,10 @@ func (f *fan[T]) run(ctx context.Context, n int) error {
 				return f.rest(due)
 			}
 		}
-		if err := f.wait(ctx, due); err != nil {
-			cancel()
-			f.collect()
+		if err := errorOr(f.wait(ctx, due), f.failed); err != nil {
 			return err
 		}
 	}
-	cancel()
-	f.collect()
 	return nil
 }
 
@@ -117,7 +156,7 @@ func (f *fan[T]) key(i int) string { return f.memo + "/" + strconv.Itoa(i) }
 
 // enough reports whether the outcome is decided.
 func (f *fan[T]) enough() bool {
-	f.late = !f.until.IsZero() && !f.visit.Now().Before(f.until)
+	f.late = f.late || !f.until.IsZero() && !f.visit.Now().Before(f.until)
 	return f.late || f.decided != nil && f.decided(f)
 }
 
@@ -143,9 +182,9 @@ func (f *fan[T]) launch(ctx context.Context) (next time.Time) {
 		if u.Done || f.parts[i] != nil {
 			continue
 		}
-		if due := u.due(now); due.After(now) {
-			if next.IsZero() || due.Before(next) {
-				next = due
+		if u.rebase(now); u.Due.After(now) {
+			if next.IsZero() || u.Due.Before(next) {
+				next = u.Due
 			}
 			continue
 		}
@@ -157,12 +196,12 @@ func (f *fan[T]) launch(ctx context.Context) (next time.Time) {
 	return next
 }
 
-// due returns when a unit is due: never longer from now than its delay.
-func (u *unitState) due(now time.Time) time.Time {
+// rebase sees to it that a unit waits no longer from now than its delay, however
+// far back the clock was stepped.
+func (u *unitState) rebase(now time.Time) {
 	if limit := now.Add(u.Delay); u.Delay > 0 && u.Due.After(limit) {
-		return limit
+		u.Due, u.moved = limit, true
 	}
-	return u.Due
 }
 
 // start makes one attempt of a unit in a goroutine of its own.
@@ -175,7 +214,10 @@ func (f *fan[T]) start(ctx context.Context, i int) {
 	go func() {
 		var value T
 		err := fmt.Errorf("%w: the function called runtime.Goexit", ErrPanic)
-		defer func() { f.done <- result{i, f.settle(ctx, i, u, value, err)} }()
+		defer func() {
+			after, failed := f.settle(ctx, i, u, value, err)
+			f.done <- result{i, after, failed}
+		}()
 		err = engine.Guard(func() (err error) {
 			value, err = f.do(ctx, i)
 			return err
@@ -185,16 +227,14 @@ func (f *fan[T]) start(ctx context.Context, i int) {
 
 // settle makes the outcome of an attempt durable and returns it; nil: there is
 // none, and the next life of the visit repeats the attempt.
-func (f *fan[T]) settle(ctx context.Context, i int, u unitState, value T, err error) *unitState {
+func (f *fan[T]) settle(ctx context.Context, i int, u unitState, value T, err error) (*unitState, error) {
 	part := f.parts[i]
 	if err == nil {
-		if u.Value, err = json.Marshal(value); err != nil {
-			err = Permanent(fmt.Errorf("encoding the result: %w", err))
-		}
+		u.Value, err = encodeResult(value)
 	}
 	if err != nil && (ctx.Err() != nil || part.Interrupted(err)) {
 		part.Close()
-		return nil
+		return nil, nil
 	}
 	after, failed := f.record(i, u, err)
 	var joined *engine.OnCommitError
@@ -203,9 +243,22 @@ func (f *fan[T]) settle(ctx context.Context, i int, u unitState, value T, err er
 	}
 	if failed != nil {
 		part.Close()
-		return nil
+		return nil, failed
 	}
-	return after
+	return after, nil
+}
+
+// encodeResult makes the stored form of a result, certain to be read back.
+func encodeResult[T any](value T) (json.RawMessage, error) {
+	raw, err := json.Marshal(value)
+	if err == nil {
+		var back T
+		err = json.Unmarshal(raw, &back)
+	}
+	if err != nil {
+		return nil, Permanent(fmt.Errorf("a value of type %T cannot be stored: %w", value, err))
+	}
+	return raw, nil
 }
 
 // record writes what the outcome makes of the unit.
@@ -272,6 +325,7 @@ func (f *fan[T]) wait(ctx context.Context, due time.Time) error {
 	case r := <-f.done:
 		f.ended(r)
 	case <-timer:
+		f.passed(due)
 	case <-halt:
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -279,9 +333,22 @@ func (f *fan[T]) wait(ctx context.Context, due time.Time) error {
 	return nil
 }
 
+// passed ends the waits that were to last to due: the clock they were measured
+// with may have been stepped meanwhile. An instant of the user's stays what it is.
+func (f *fan[T]) passed(due time.Time) {
+	f.late = f.late || !f.until.IsZero() && !f.until.After(due)
+	for i := range f.units {
+		if u := &f.units[i]; u.Delay > 0 && !u.Due.After(due) {
+			u.Due = time.Time{}
+		}
+	}
+}
+
+// ended takes what has become of a unit.
 func (f *fan[T]) ended(r result) {
 	f.parts[r.i] = nil
 	f.busy--
+	f.failed = errorOr(f.failed, r.err)
 	if r.after == nil {
 		return
 	}
@@ -305,8 +372,8 @@ func (f *fan[T]) tell(kind engine.EventKind, i int, err error) {
 // failure is the error of a unit's last attempt, as it is kept.
 func (u *unitState) failure() error { return &engine.Failure{Cause: u.Cause, Text: u.Error} }
 
-// collect waits for the units in flight, whose context has ended, but no longer
-// than the grace: what comes later is not wanted.
+// collect waits for the units in flight that are not needed any more, and whose
+// context has ended, but no longer than the grace: what comes later is not wanted.
 func (f *fan[T]) collect() {
 	t := time.NewTimer(f.visit.Grace())
 	defer t.Stop()
@@ -329,6 +396,13 @@ func (f *fan[T]) collect() {
 func (f *fan[T]) rest(due time.Time) error {
 	if !f.until.IsZero() && (due.IsZero() || f.until.Before(due)) {
 		due = f.until
+	}
+	for i := range f.units {
+		if u := &f.units[i]; u.moved {
+			if err := joinMemo(f.visit, f.key(i), u); err != nil {
+				return err
+			}
+		}
 	}
 	return &engine.Steer{Snooze: true, Keep: true, After: max(due.Sub(f.visit.Now()), time.Millisecond)}
 }

@@ -85,6 +85,7 @@ func TestShortWaitsAreSleptInMemory(t *testing.T) {
 		b := newBed(t)
 		r := b.start(limited(&segno.Bucket{Limit: 1, Per: 300 * time.Millisecond}, segno.Step[leg, cargo]{Do: s.failing(0)}))
 		r.completed(r.trigger("f", cargo{}))
+		synctest.Wait()
 		before := b.commits.Load()
 		r.completed(r.trigger("f", cargo{}))
 		expect(t, "waits", s.gaps(), "300ms")

@@ -22,7 +22,6 @@ func referenceCancel() scenarios {
 		"C05_saga_step_completes":               inTime(engineC05),
 		"C06_saga_step_fails_after_cancel":      inTime(engineC06),
 		"C07_cancel_before_exit":                inTime(engineC07),
-		"C08_split_abort":                       inTime(engineC08),
 		"C10_beats_timeout":                     inTime(engineC10),
 		"C11_drain_uncancellable":               inTime(engineC11),
 		"C12_teardown":                          inTime(engineC12),
@@ -127,15 +126,6 @@ func engineC07(t *testing.T) {
 	expect(t, "undone", undone.String(), "")
 }
 
-func engineC08(t *testing.T) {
-	var said tally
-	b, w := watched(t)
-	r := b.start(flowOf("f", one(kinds(&said)["split"])))
-	r.cancelled(r.begun())
-	expect(t, "said", said.String(), "begin begin begin")
-	refPaired(t, w)
-}
-
 func engineC10(t *testing.T) {
 	r := startOne(t, within(time.Second, one(deaf(2*time.Second, "", errTest))))
 	id := r.begun()
@@ -197,7 +187,7 @@ func engineC13(t *testing.T) {
 func engineC14(t *testing.T) {
 	var said tally
 	b := newBed(t)
-	f := flowOf("f", one(segno.Stream(numbers(&said, 8))))
+	f := flowOf("f", one(segno.Stream(countTo(&said, 8))))
 	r := b.start(f)
 	id := r.trigger("f", cargo{})
 	after(45 * time.Millisecond) // it is in its second window

@@ -241,14 +241,14 @@ func engineS55(t *testing.T) {
 			return nil
 		})
 	}))
-	expectError(t, "the run", r.failed(), segno.ErrPanic)
+	expectError(t, "the run", r.fails(), segno.ErrPanic)
 	r.stands(segno.StatusBackoff, 1, 1)
 	r.completed(r.trigger("f", cargo{N: 1}))
 }
 
 func engineS56(t *testing.T) {
 	r := startOne(t, one(func(context.Context, *cargo) (leg, error) { return "", context.Canceled }))
-	e := r.failed()
+	e := r.fails()
 	expect(t, "it counts as a cancel", errors.Is(e, context.Canceled), false)
 	r.stands(segno.StatusBackoff, 1, 1)
 }
@@ -285,14 +285,14 @@ func engineS58(t *testing.T) {
 	p := segno.BackoffPolicy{Initial: time.Hour, Jitter: -1, StreakLimit: 3}
 	f := segno.Flow{ID: "f", Workflow: one(fail), Backoff: p}
 	r := b.start(f)
-	r.failed()
+	r.fails()
 	until := r.status("f").NextEligible
 	after(time.Minute)
 	r = b.restart(f)
 	expect(t, "window after a restart", r.status("f").NextEligible, until)
 	r.stands(segno.StatusBackoff, 1, 1)
-	r.failed()
-	r.failed()
+	r.fails()
+	r.fails()
 	r = b.restart(f)
 	r.stands(segno.StatusTripped, 3, 3)
 	expect(t, "last error", r.status("f").LastError, errTest.Error())

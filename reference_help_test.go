@@ -68,8 +68,8 @@ func (l *live) begun() segno.RunID {
 	return id
 }
 
-// failed runs flow f, which must fail.
-func (l *live) failed() *segno.RunError {
+// fails runs flow f, which must fail.
+func (l *live) fails() *segno.RunError {
 	l.t.Helper()
 	return l.ended(l.trigger("f", cargo{}), segno.RunFailed)
 }
@@ -142,13 +142,13 @@ func kinds(said *tally) map[string]do {
 			*n++
 			return "", true, rest(ctx, new(tally), 10*time.Millisecond)
 		}),
-		"stream": segno.Stream(numbers(said, 1_000_000)),
+		"stream": segno.Stream(countTo(said, 1_000_000)),
 	}
 }
 
-// numbers is a source of the numbers up to n, one each 10 ms, in windows of
+// countTo is a source of the countTo up to n, one each 10 ms, in windows of
 // three. It tells of its windows and of its end.
-func numbers(said *tally, n int) segno.Source[leg, cargo, int, int, int] {
+func countTo(said *tally, n int) segno.Source[leg, cargo, int, int, int] {
 	return segno.Source[leg, cargo, int, int, int]{
 		Open: func(_ context.Context, _ cargo, from *int) (iter.Seq2[int, error], error) {
 			first := 1

@@ -283,7 +283,7 @@ func engineS24(t *testing.T) {
 
 func engineS25(t *testing.T) {
 	r := startOne(t, one(fail))
-	r.failed()
+	r.fails()
 	r.stands(segno.StatusBackoff, 1, 1)
 	if d := r.status("f").NextEligible.Sub(time.Now()); d < 900*time.Millisecond || d > 1100*time.Millisecond {
 		t.Errorf("the window: got = %v, want 1s ± 10 %%", d)
@@ -329,21 +329,21 @@ func engineS28(t *testing.T) {
 func engineS29(t *testing.T) {
 	r := startPolicy(t, one(fail), segno.BackoffPolicy{StreakLimit: 0})
 	for range 10 {
-		r.failed()
+		r.fails()
 	}
 	r.stands(segno.StatusBackoff, 10, 10)
 	r = startPolicy(t, one(fail), segno.BackoffPolicy{StreakLimit: 1})
-	r.failed()
+	r.fails()
 	r.stands(segno.StatusTripped, 1, 1)
 }
 
 func engineS30(t *testing.T) {
 	r := startPolicy(t, one(fail), segno.BackoffPolicy{StreakLimit: 1})
-	r.failed()
+	r.fails()
 	_, err := r.Trigger(context.Background(), "f", segno.Trigger{})
 	expectError(t, "Trigger", err, segno.ErrTripped)
 	r.reset()
-	r.failed() // it is accepted again
+	r.fails() // it is accepted again
 }
 
 func engineS31(t *testing.T) {
@@ -364,8 +364,8 @@ func engineS32(t *testing.T) {
 
 func engineS33(t *testing.T) {
 	r := startOne(t, one(deaf(time.Second, "", errTest)))
-	r.failed()
-	r.failed()
+	r.fails()
+	r.fails()
 	id := r.begun()
 	r.reset()
 	r.stands(segno.StatusRunning, 3, 0)
@@ -386,8 +386,8 @@ func engineS34(t *testing.T) {
 func engineS35(t *testing.T) {
 	var s tries
 	r := startOne(t, flaky(&s, "ff"))
-	r.failed()
-	r.failed()
+	r.fails()
+	r.fails()
 	r.stands(segno.StatusBackoff, 2, 2)
 	r.completed(r.trigger("f", cargo{}))
 	r.stands(segno.StatusCompleted, 3, 0)
@@ -397,7 +397,7 @@ func engineS35(t *testing.T) {
 func engineS36(t *testing.T) {
 	var s tries
 	r := startPolicy(t, flaky(&s, "f"), segno.BackoffPolicy{Initial: time.Minute, Jitter: -1})
-	r.failed()
+	r.fails()
 	expect(t, "window", r.status("f").NextEligible, time.Now().Add(time.Minute).UTC())
 	r.completed(r.trigger("f", cargo{}))
 	expect(t, "window after success", r.status("f").NextEligible, time.Time{})
@@ -421,7 +421,7 @@ func engineS38(t *testing.T) {
 	var s tries
 	r := newBed(t).start(window(flaky(&s, ".f"), segno.Every(10*time.Second)))
 	after(5 * time.Second)
-	r.failed()
+	r.fails()
 	after(55 * time.Second) // the slots of 10 s to 60 s lie inside the window
 	r.stands(segno.StatusBackoff, 2, 1)
 	after(10 * time.Second)

@@ -31,6 +31,10 @@ func referenceScenarios() []scenarios {
 		referenceResource(),
 		referenceError(),
 		referenceResilience,
+		allInTime(referenceSplit),
+		allInTime(referenceBatch),
+		referenceStepped,
+		referenceStream,
 	}
 }
 
@@ -38,12 +42,8 @@ func referenceScenarios() []scenarios {
 // of "table id". When it is empty it goes.
 func referenceMissing() []string {
 	return []string{
-		"engine J",
 		"engine R", // those of the models
-		"engine G",
-		"tasks B",
-		"tasks S",
-		"tasks W",
+		"engine G", // likewise
 		"tasks X",
 		"tasks O",
 	}

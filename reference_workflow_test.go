@@ -104,7 +104,7 @@ func engineW05(t *testing.T) {
 
 func engineW06(t *testing.T) {
 	r := startOne(t, twoSteps(to(legB), to("nowhere")))
-	e := r.failed()
+	e := r.fails()
 	expectError(t, "the run", e, segno.ErrUnknownState)
 	expect(t, "state", e.State, "b")
 	expect(t, "path", strings.Join(e.Path, " "), "a b")
@@ -137,14 +137,14 @@ func engineW08(t *testing.T) {
 func engineW11(t *testing.T) {
 	var s tries
 	r := startOne(t, oneStep(segno.Step[leg, cargo]{Do: s.counting(fail), Retry: segno.Fixed(3, time.Second)}))
-	e := r.failed()
+	e := r.fails()
 	expect(t, "calls", s.calls(), 3)
 	expect(t, "attempt", e.Attempt, 3)
 	expect(t, "cause", e.Err.Error(), errTest.Error())
 }
 
 func engineW12(t *testing.T) {
-	e := startOne(t, twoSteps(to(legB), fail)).failed()
+	e := startOne(t, twoSteps(to(legB), fail)).fails()
 	expect(t, "state", e.State, "b")
 	expect(t, "attempt", e.Attempt, 1)
 	expect(t, "path", strings.Join(e.Path, " "), "a b")
@@ -162,7 +162,7 @@ func engineW13(t *testing.T) {
 	})
 	inner := route{Initial: legC, Steps: legs{legC: {Do: to(legD)}, legD: {Do: fail}, done: {Final: true}}}
 	r = newBed(t).start(flowOf("f", outer), flowOf("inner", inner))
-	e := r.failed()
+	e := r.fails()
 	expect(t, "state", e.State, "b")
 	expect(t, "path", strings.Join(e.Path, " "), "a b")
 	expect(t, "the text has the inner state, path and cause", contains(e.Err.Error(), "of inner failed in d", "c → d", errTest.Error()), true)
@@ -181,7 +181,7 @@ func panics(context.Context, *cargo) (leg, error) { panic("the sky is falling") 
 
 func engineW15(t *testing.T) {
 	r := newBed(t).start(flowOf("f", one(panics)), flowOf("g", one(to(done))))
-	e := r.failed()
+	e := r.fails()
 	expectError(t, "the run", e, segno.ErrPanic)
 	expect(t, "the text has the panic's", contains(e.Error(), "the sky is falling"), true)
 	r.completed(r.trigger("g", cargo{}))
@@ -198,7 +198,7 @@ func engineW16(t *testing.T) {
 
 func engineW17(t *testing.T) {
 	var undone tally
-	e := startOne(t, saga(1, &undone, panics)).failed()
+	e := startOne(t, saga(1, &undone, panics)).fails()
 	expectError(t, "the run", e, segno.ErrPanic)
 	expect(t, "state", e.State, "s2")
 	expect(t, "undone", undone.String(), "s1:1")
@@ -227,7 +227,7 @@ func engineW19(t *testing.T) {
 
 func engineW20(t *testing.T) {
 	var undone tally
-	e := startOne(t, within(time.Second, saga(2, &undone, hold))).failed()
+	e := startOne(t, within(time.Second, saga(2, &undone, hold))).fails()
 	expectError(t, "the run", e, context.DeadlineExceeded)
 	expect(t, "undone", undone.String(), "s2:2 s1:1")
 }
@@ -243,7 +243,7 @@ func engineW21(t *testing.T) {
 }
 
 func engineW22(t *testing.T) {
-	e := startOne(t, within(time.Second, one(deaf(999*time.Millisecond, "", errTest)))).failed()
+	e := startOne(t, within(time.Second, one(deaf(999*time.Millisecond, "", errTest)))).fails()
 	expect(t, "cause", e.Err.Error(), errTest.Error())
 	expect(t, "it is a timeout", errors.Is(e, context.DeadlineExceeded), false)
 }
@@ -281,7 +281,7 @@ func engineW25(t *testing.T) {
 	var said tally
 	r := startOne(t, oneStep(segno.Step[leg, cargo]{Do: resting(&said, time.Minute), Timeout: time.Second}))
 	begin := time.Now()
-	expectError(t, "the run", r.failed(), context.DeadlineExceeded)
+	expectError(t, "the run", r.fails(), context.DeadlineExceeded)
 	expect(t, "took", time.Since(begin), time.Second)
 	after(time.Hour)
 	expect(t, "said", said.String(), "begin")
@@ -302,7 +302,7 @@ func engineW27(t *testing.T) {
 	var said tally
 	b := newBed(t).with(segno.Options{Resources: []segno.Resource{resource("1", &said), resource("2", &said)}})
 	r := b.start(flowOf("f", one(fail)), flowOf("late", within(time.Second, one(hold))), flowOf("cancelled", one(hold)))
-	r.failed()
+	r.fails()
 	r.ended(r.trigger("late", cargo{}), segno.RunFailed)
 	id := r.trigger("cancelled", cargo{})
 	r.cancel(id)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,6 +56,9 @@ const splitMemo = "segno.split"
 func Split[S State, D, T any](j Join, merge func(context.Context, *D, []Settled[T]) (S, error),
 	branches ...func(context.Context, D) (T, error)) DoFunc[S, D] {
 	fault := errorOr(j.validate(), jsonable(reflect.TypeFor[T]()))
+	if merge == nil || slices.ContainsFunc(branches, func(b func(context.Context, D) (T, error)) bool { return b == nil }) {
+		fault = errorOr(fault, fmt.Errorf("%w: merge or a branch of a Split is nil", ErrConfig))
+	}
 	return func(ctx context.Context, d *D) (S, error) {
 		v, _, err := visitFrom(ctx)
 		if err != nil || fault != nil {
@@ -64,8 +68,12 @@ func Split[S State, D, T any](j Join, merge func(context.Context, *D, []Settled[
 		if err != nil {
 			return "", Permanent(fmt.Errorf("encoding the data: %w", err))
 		}
+		round, err := roundOf(ctx, v, splitMemo, false)
+		if err != nil {
+			return "", err
+		}
 		f := &fan[T]{
-			visit: v, memo: round(ctx, splitMemo, false), limit: j.Bulkhead, retry: engine.Retry(j.Retry),
+			visit: v, memo: round.memo, limit: j.Bulkhead, retry: engine.Retry(j.Retry),
 			decided: func(f *fan[T]) bool { return j.decided(f.tally()) != undecided },
 			do: func(ctx context.Context, i int) (T, error) {
 				own, err := decode[D](data)
@@ -88,7 +96,8 @@ func Split[S State, D, T any](j Join, merge func(context.Context, *D, []Settled[
 		if err := failure(j, f.tally(), settled); err != nil {
 			return "", err
 		}
-		return merge(ctx, d, settled)
+		next, err := merge(ctx, d, settled)
+		return next, round.goOn(err)
 	}
 }
 
@@ -99,14 +108,11 @@ func joinDeadline(ctx context.Context, v *engine.Visit, memo string, d time.Dura
 		return time.Time{}, nil
 	}
 	until, found, err := LoadMemo[time.Time](ctx, memo)
-	now := v.Now()
-	if err != nil || found {
-		if limit := now.Add(d); until.After(limit) { // the clock was stepped back
-			until = limit
-		}
+	limit := v.Now().Add(d)
+	if err != nil || found && !until.After(limit) {
 		return until, err
 	}
-	until = now.Add(d)
+	until = limit // it is the first time, or the clock was stepped back
 	raw, err := json.Marshal(until)
 	if err == nil {
 		_, part := v.Part(ctx, "", "", 1)
@@ -129,6 +135,7 @@ func (j Join) validate() error {
 	fault(j.Mode == PartialTimeout && j.Timeout == 0, "Join.Mode is PartialTimeout, and there is no Timeout")
 	fault(j.Timeout < 0, "Join.Timeout is %v", j.Timeout)
 	fault(j.Bulkhead < 0, "Join.Bulkhead is %d", j.Bulkhead)
+	fault(j.Retry.impossible(), "Join.Retry is impossible: %+v", j.Retry)
 	return errors.Join(errs...)
 }
 
@@ -192,7 +199,7 @@ func (j Join) need(total int) int {
 		return j.N
 	case Percentage:
 		// 0.55 of 100 is 55, though not in floating point.
-		return int(math.Ceil(float64(total)*j.Percent - 1e-9))
+		return int(math.Ceil(float64(total) * j.Percent * (1 - 1e-12)))
 	}
 	return total
 }

@@ -46,7 +46,8 @@ type Source[S State, D, C, I, O any] struct {
 	Close func(ctx context.Context, d *D) (S, error)
 	// Count is the length of a window; both zero: 1.
 	Count int
-	// Every is the time after which a window is flushed as it is, unless it is empty.
+	// Every is the time after which a window is flushed as it is, unless it is
+	// empty; 1 ms at least.
 	Every time.Duration
 	// OnError says what a failed item means; the zero value is FailFast.
 	OnError ItemPolicy
@@ -85,11 +86,7 @@ func Stream[S State, D, C, I, O any](src Source[S, D, C, I, O]) DoFunc[S, D] {
 		if err != nil {
 			return "", err
 		}
-		next, err := w.run(ctx, d)
-		if err != nil && !isSnooze(err) {
-			v.Detach() // the next attempt begins at the cursor
-		}
-		return next, err
+		return w.run(ctx, d)
 	}
 }
 
@@ -209,7 +206,7 @@ func (w *streamWindow[S, D, C, I, O]) open(ctx context.Context, d D) (*reading[I
 func (w *streamWindow[S, D, C, I, O]) fill(ctx context.Context, from *reading[I]) error {
 	var tick <-chan time.Time
 	if w.src.Every > 0 {
-		t := time.NewTicker(w.src.Every)
+		t := time.NewTicker(max(w.src.Every, pollMin))
 		defer t.Stop()
 		tick = t.C
 	}

@@ -108,6 +108,11 @@ type Retry struct {
 	Panics bool
 }
 
+// impossible reports whether no policy has such values.
+func (r Retry) impossible() bool {
+	return r.Attempts < 0 || r.Initial < 0 || r.MaxDelay < 0 || !(r.Multiplier >= 0) || !(r.Jitter <= 1)
+}
+
 // Exponential tries at most n times in all, with waits of 100 ms, 200 ms,
 // 400 ms, …, 30 s, each spread by a tenth.
 func Exponential(n int) Retry { return Retry{Attempts: n} }
@@ -252,7 +257,7 @@ func (s Step[S, D]) validate(name string, steps Steps[S, D], fault func(string, 
 		fault("state %q has a negative Timeout", name)
 	}
 	for _, r := range []Retry{s.Retry, s.UndoRetry} {
-		if r.Attempts < 0 || r.Initial < 0 || r.MaxDelay < 0 || r.Multiplier < 0 || r.Multiplier != r.Multiplier || r.Jitter > 1 || r.Jitter != r.Jitter {
+		if r.impossible() {
 			fault("state %q has an impossible retry policy %+v", name, r)
 		}
 	}

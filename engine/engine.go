@@ -171,8 +171,8 @@ func (r *Run) take(c *Change) {
 	for key, value := range c.Memos {
 		r.memos.put(key, value)
 	}
-	if c.After.Visit != r.head.Visit || c.After.Status != Running {
-		r.detach()
+	if c.After.Visit != r.head.Visit || c.After.Status != Running || c.Why != nil {
+		r.detach() // after a failure, too: it is not where the file is
 	}
 	cleared := r.head.Suspect && !c.After.Suspect
 	r.head = c.After

@@ -80,7 +80,7 @@ type attachment struct {
 }
 
 // Attach keeps a value for the next unit of the visit. close is called when the
-// visit ends, or this goroutine's work on it.
+// visit ends, an attempt of it fails, or this goroutine's work on it ends.
 func (v *Visit) Attach(value any, close func()) error {
 	return v.alive(func() { v.run.attached = &attachment{value, close} })
 }
@@ -93,15 +93,6 @@ func (v *Visit) Attached() (value any) {
 		}
 	})
 	return value
-}
-
-// Detach closes what is attached.
-func (v *Visit) Detach() {
-	var a *attachment
-	_ = v.alive(func() { a, v.run.attached = v.run.attached, nil })
-	if a != nil {
-		a.close()
-	}
 }
 
 // detach closes what the visit has kept open.
