@@ -25,6 +25,13 @@ func (r *RunningScheduler) dispatch() {
 	defer cancel()
 	for last := (time.Time{}); ; {
 		now := r.now()
+		if !r.sane(ctx, now) {
+			if !r.alarm.sleep(now.Add(insaneFor), now, insaneFor, r.stopping) {
+				return
+			}
+			continue
+		}
+		r.lookAtClock(ctx, now)
 		next, err := r.pass(ctx, now)
 		if err != nil && r.store.Err() == nil && !r.isStopping() {
 			r.log.Error("segno: dispatching", "error", err)

@@ -51,8 +51,9 @@ type Flow struct {
 	// MaxRuns is how many slots may fire in all; 0: no limit. Triggers, slots that
 	// were skipped, and retries do not count.
 	MaxRuns int
-	// RunOnStart makes one extra run at every Start, unless the flow is tripped,
-	// paused or in a backoff window, or its Overlap forbids it.
+	// RunOnStart makes one extra run at every Start, unless a slot is due then
+	// anyway, the flow is tripped, paused or in a backoff window, or its Overlap
+	// forbids it.
 	RunOnStart bool
 }
 

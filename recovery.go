@@ -47,7 +47,11 @@ func (r *RunningScheduler) recover(ctx context.Context) error {
 	if err := r.resources.setUp(ctx); err != nil {
 		return err
 	}
-	if err := r.letGo(ctx); err != nil {
+	err := r.letGo(ctx)
+	if err == nil {
+		err = r.runOnStart(ctx)
+	}
+	if err != nil {
 		return errors.Join(err, r.resources.tearDown(context.WithoutCancel(ctx)))
 	}
 	return nil
@@ -84,6 +88,11 @@ func (r *RunningScheduler) reconcile(tx *store.Tx) error {
 			return err
 		}
 		row.Position = f.position
+		if row.Cursor.Sub(now) > wrongBy || row.LastRun.Sub(now) > wrongBy {
+			if err := r.reanchor(tx, f, now); err != nil {
+				return err
+			}
+		}
 		f.plan(row, now)
 	}
 	for _, id := range tx.Flows() {
@@ -218,4 +227,40 @@ func (r *RunningScheduler) letGo(ctx context.Context) error {
 	r.log.Info("segno: started", "path", r.store.Path(), "clean", rec.Clean, "interrupted", rec.Interrupted,
 		"crashes", rec.Counted, "past_deadline", rec.Overdue)
 	return nil
+}
+
+// runOnStart makes the extra runs of flows that ask for one at every Start.
+func (r *RunningScheduler) runOnStart(ctx context.Context) error {
+	var asked []*flow
+	for _, f := range r.order {
+		if f.RunOnStart {
+			asked = append(asked, f)
+		}
+	}
+	if len(asked) == 0 {
+		return nil
+	}
+	return r.update(ctx, func(tx *store.Tx) error {
+		for _, f := range asked {
+			if err := r.runOnce(tx, f, r.now()); err != nil {
+				return f.named(err)
+			}
+		}
+		return nil
+	})
+}
+
+// runOnce makes a run of a flow that may run now, and of which no slot is due anyway.
+func (r *RunningScheduler) runOnce(tx *store.Tx, f *flow, now time.Time) error {
+	row := tx.Flow(f.ID)
+	reason, _ := blockedBy(row, now)
+	due := !row.Next.IsZero() && !row.Next.After(now)
+	if reason != "" || due || !row.GateUntil.IsZero() && row.Gate(now).After(now) {
+		return nil
+	}
+	if busy, err := r.overlaps(tx, f, row, now); err != nil || busy {
+		return err
+	}
+	h := f.head(f.input, now)
+	return r.create(tx, f, row, &h, now)
 }

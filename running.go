@@ -35,6 +35,8 @@ type RunningScheduler struct {
 	places   places
 	alarm    alarm
 	suspect  suspectWatch
+	clock    clockWatch // of the dispatcher
+	built    time.Time
 	stopping chan struct{} // closed when Stop begins
 	ended    chan struct{} // closed when everything is closed
 	loops    sync.WaitGroup
@@ -54,7 +56,7 @@ type RunningScheduler struct {
 
 func newRunning(s *Scheduler) *RunningScheduler {
 	r := &RunningScheduler{
-		opts: s.opts, log: s.opts.Logger, now: s.now, order: s.flows, flows: s.byID,
+		opts: s.opts, log: s.opts.Logger, now: s.now, built: s.built, order: s.flows, flows: s.byID,
 		resources: resources{list: s.opts.Resources}, observers: observers{list: s.opts.Observers}, guards: s.guards,
 		places:   places{free: s.opts.MaxConcurrent, used: map[string]int{}},
 		alarm:    alarm{ring: make(chan struct{}, 1)},

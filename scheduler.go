@@ -108,6 +108,8 @@ type Scheduler struct {
 	path string
 	opts Options
 	now  func() time.Time // tests of clock steps replace it
+	// built is when the program was built: the clock cannot be right before.
+	built time.Time
 
 	mu      sync.Mutex // guards what follows
 	flows   []*flow
@@ -119,7 +121,7 @@ type Scheduler struct {
 // New returns a scheduler for the database file at path, which Start creates
 // if it is not there. Nothing is opened yet.
 func New(path string, o Options) *Scheduler {
-	return &Scheduler{path: path, opts: o.withDefaults(), now: wallClock, byID: map[string]*flow{}}
+	return &Scheduler{path: path, opts: o.withDefaults(), now: wallClock, built: buildTime(), byID: map[string]*flow{}}
 }
 
 // Every registers a flow with the schedule Every(d).

@@ -86,32 +86,43 @@ type firing struct {
 // fire starts the run of a slot, or records why it cannot.
 func (r *RunningScheduler) fire(tx *store.Tx, f *flow, row *store.Flow, s firing) error {
 	row.RetrySlot, row.RetryTry = time.Time{}, 0 // a newer slot takes its place
+	if known, err := tx.Fired(row, s.slot.last); err != nil {
+		return err
+	} else if known { // by a clock that has been set back since
+		return enterAll(tx, row, s.missed, "missed", s.now)
+	}
 	busy, err := r.overlaps(tx, f, row, s.now)
 	if err != nil {
 		return err
 	}
 	all := append(s.missed, s.slot)
-	var run int64
 	if busy {
-		for i := range all {
-			all[i].outcome, all[i].reason = skipped, "overlap"
+		return enterAll(tx, row, all, "overlap", s.now)
+	}
+	h := f.head(f.input, s.now)
+	h.Slot = s.slot.last
+	for i, d := range s.missed {
+		if h.Missed += d.count; i == 0 {
+			h.FirstMissed = d.first
 		}
-	} else {
-		h := f.head(f.input, s.now)
-		h.Slot = s.slot.last
-		for i, d := range s.missed {
-			if h.Missed += d.count; i == 0 {
-				h.FirstMissed = d.first
-			}
-		}
-		row.Fired++
-		if err := r.create(tx, f, row, &h, s.now); err != nil {
-			return err
-		}
-		run = h.Run
+	}
+	row.Fired++
+	if err := r.create(tx, f, row, &h, s.now); err != nil {
+		return err
 	}
 	for _, d := range all {
-		if err := enter(tx, row, d, run, s.now); err != nil {
+		if err := enter(tx, row, d, h.Run, s.now); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// enterAll puts slots on record that are skipped after all.
+func enterAll(tx *store.Tx, row *store.Flow, slots []decision, reason string, now time.Time) error {
+	for _, d := range slots {
+		d.outcome, d.reason = skipped, reason
+		if err := enter(tx, row, d, 0, now); err != nil {
 			return err
 		}
 	}

@@ -17,12 +17,13 @@ type Slots struct {
 func (tx *Tx) Ledger(f *Flow, s Slots, now time.Time) error {
 	n, err := tx.do(`UPDATE _segno_ledger SET last = ?, count = count + ?, at = ?
 WHERE id = (SELECT id FROM _segno_ledger WHERE flow = ? ORDER BY first DESC LIMIT 1)
-	AND outcome = ? AND outcome <> 'fired' AND reason IS ? AND run IS ? AND note IS ?`,
-		micros(s.Last), s.Count, micros(now), f.num, s.Outcome, text(s.Reason), number(s.Run), text(s.Note))
+	AND last < ? AND outcome = ? AND outcome <> 'fired' AND reason IS ? AND run IS ? AND note IS ?`,
+		micros(s.Last), s.Count, micros(now), f.num, micros(s.First), s.Outcome, text(s.Reason), number(s.Run), text(s.Note))
 	if err != nil || n == 1 {
 		return err
 	}
-	_, err = tx.do(`INSERT INTO _segno_ledger (flow, first, last, count, outcome, reason, run, note, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+	_, err = tx.do(`INSERT INTO _segno_ledger (flow, first, last, count, outcome, reason, run, note, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (flow, first) DO NOTHING`, // decided before, by a clock that went wrong
 		f.num, micros(s.First), micros(s.Last), s.Count, s.Outcome, text(s.Reason), number(s.Run), text(s.Note), micros(now))
 	return err
 }
@@ -35,4 +36,20 @@ func (tx *Tx) Event(kind, flow, note string, now time.Time) error {
 	}
 	_, err := tx.do("INSERT INTO _segno_event (at, kind, flow, note) VALUES (?, ?, ?, ?)", micros(now), kind, number(num), text(note))
 	return err
+}
+
+// Events counts the events of a kind of a flow.
+func (tx *Tx) Events(kind, flow string) (n int, err error) {
+	f := tx.w.byID[flow]
+	if f == nil {
+		return 0, ErrNotFound
+	}
+	row := tx.w.conn.QueryRowContext(background, "SELECT count(*) FROM _segno_event WHERE kind = ? AND flow = ?", kind, f.num)
+	return n, tx.note(row.Scan(&n))
+}
+
+// Fired reports whether a slot of the flow has its run already.
+func (tx *Tx) Fired(f *Flow, slot time.Time) (yes bool, err error) {
+	row := tx.w.conn.QueryRowContext(background, "SELECT EXISTS (SELECT 1 FROM _segno_run WHERE flow = ? AND slot = ?)", f.num, micros(slot))
+	return yes, tx.note(row.Scan(&yes))
 }
