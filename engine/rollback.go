@@ -46,6 +46,9 @@ func (r *Run) rollback(cause error, unknown, closes bool) *Change {
 func (r *Run) yield(c *Change) *Change {
 	closes := len(c.Entries) > 0 && c.Entries[0].Kind == KindEnter
 	y := r.rollback(ErrCancelledRun, !closes && c.After.Uncertain, closes)
+	if c.After.Version != r.head.Version {
+		return y // a rollback translates what it needs, from what was stored
+	}
 	return y.carry(c.After.Data, c.OnCommit)
 }
 
