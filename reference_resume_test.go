@@ -332,8 +332,8 @@ func referenceLargeLog(t *testing.T) {
 	expect(t, "a RunError", errors.As(err, &e), true)
 	expect(t, "visit", info.Visit, 10_002)
 	expect(t, "undone visit", <-undone, 1)
-	if took > 5*time.Second { // some ten milliseconds on a machine that has nothing else to do
-		t.Errorf("going on and rolling back took: got = %v, want milliseconds", took)
+	if took > 30*time.Second { // some ten milliseconds on a machine that has nothing else to do; minutes if it read rows for each row
+		t.Errorf("going on and rolling back took: got = %v, want far less than 30s", took)
 	}
 }
 
