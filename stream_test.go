@@ -99,6 +99,50 @@ func TestAFailedWindowIsReadAgainFromItsCursor(t *testing.T) {
 	}
 }
 
+
+// stuckIn is a source of one item that waits for the end of its context in one
+// of its functions.
+func stuckIn(said *tally, where string) source {
+	wait := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+	src := numbered(said, 1, 0)
+	switch where {
+	case "Open":
+		src.Open = func(ctx context.Context, _ cargo, _ *int) (iter.Seq2[int, error], error) { return nil, wait(ctx) }
+	case "Item":
+		src.Item = func(ctx context.Context, _ int) (int, int, error) { return 0, 0, wait(ctx) }
+	case "Flush":
+		src.Flush = func(ctx context.Context, _ *cargo, _ []int) (leg, bool, error) { return "", false, wait(ctx) }
+	case "Close":
+		src.Close = func(ctx context.Context, _ *cargo) (leg, error) { return "", wait(ctx) }
+	}
+	return src
+}
+
+func TestATimeoutBoundsEachFunctionOfASource(t *testing.T) {
+	for _, where := range []string{"Open", "Item", "Flush", "Close"} {
+		t.Run(where, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				var said tally
+				r := newBed(t).start(flowOf("f", oneStep(segno.Step[leg, cargo]{Do: segno.Stream(stuckIn(&said, where)), Timeout: time.Second})))
+				begin := time.Now()
+				expectError(t, "the run", r.failed(r.trigger("f", cargo{})), context.DeadlineExceeded)
+				expect(t, "took", time.Since(begin), time.Second)
+			})
+		})
+	}
+}
+
+// Between the items nobody's time is measured.
+func TestATimeoutDoesNotBoundTheSource(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		var said tally
+		r := newBed(t).start(flowOf("f", oneStep(segno.Step[leg, cargo]{
+			Do: segno.Stream(inCount(numbered(&said, 4, time.Minute), 2)), Timeout: time.Second,
+		})))
+		r.completed(r.trigger("f", cargo{}))
+		expect(t, "windows", said.String(), "open [1 2] [3 4] close")
+	})
+}
 var (
 	_ = errors.Is
 	_ = fmt.Sprint
