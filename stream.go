@@ -247,7 +247,7 @@ func (w *streamWindow[S, D, C, I, O]) fill(ctx context.Context, from *reading[I]
 			}
 		}
 	}
-	return nil
+	return context.Cause(ctx) // a window that was interrupted is not flushed any more
 }
 
 // take works on one item.
