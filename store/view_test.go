@@ -103,6 +103,9 @@ func inhabit(t *testing.T, s *Store) {
 		if err := tx.Ledger(f, slots, now); err != nil {
 			return err
 		}
+		if err := tx.Signal(1, Signal{Name: "go", Message: "m1", Payload: []byte(`{}`)}, now); err != nil {
+			return err
+		}
 		return tx.Event("paused", "f", "lunch", now)
 	})
 	if err != nil {
@@ -112,7 +115,7 @@ func inhabit(t *testing.T, s *Store) {
 
 // publicViews are the views that segno promises, as far as they are built.
 var publicViews = []string{
-	"segno_due", "segno_errors", "segno_events", "segno_flows", "segno_history", "segno_log", "segno_owner", "segno_runs", "segno_slots",
+	"segno_due", "segno_errors", "segno_events", "segno_flows", "segno_history", "segno_log", "segno_owner", "segno_runs", "segno_signals", "segno_slots",
 }
 
 func TestViewsReadTheSameInTheShell(t *testing.T) {
