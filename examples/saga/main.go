@@ -1,9 +1,8 @@
 // Saga: an order is reserved and charged; when it cannot be shipped, what was
-// done is undone, last first. The program starts itself again as a worker and
-// kills it with SIGKILL twice, in the middle of the charge and of the refund:
-// the bank has done it, and the file does not know yet. The next worker repeats
-// the request with the same key, so that it has no second effect. To keep the
-// file, and to read the story in it:
+// done is undone, last first. The program starts itself again as a worker, and
+// kills it with SIGKILL twice, in the middle of the charge and of the refund: the
+// bank has done it, and the file does not know yet. The next worker repeats the
+// request with the same key, so that it has no second effect. To read on:
 //
 //	go run ./examples/saga -db saga.db
 //	sqlite3 -box saga.db 'SELECT visit, kind, state, status, error FROM segno_history WHERE run = 1'
@@ -20,6 +19,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/segnodev/segno"
 )
@@ -32,10 +32,8 @@ type Order struct{ Cents int }
 
 // A world is a system that knows nothing of segno: it makes a folder for each
 // request, named by its key, so that one that was made already changes nothing.
-type world struct {
-	folder string
-	hang   string // the request after which the worker hangs, for good
-}
+// It does not answer the request named by hang.
+type world struct{ folder, hang string }
 
 const hanging = "  SIGKILL" // the worker says it, the supervisor does it
 
@@ -49,7 +47,7 @@ func (w world) request(ctx context.Context, what string) error {
 	fmt.Println("  " + what)
 	if err == nil && what == w.hang {
 		fmt.Println(hanging)
-		select {}
+		time.Sleep(time.Minute) // longer than it has to live
 	}
 	return err
 }
