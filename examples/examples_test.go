@@ -50,11 +50,13 @@ func TestExamples(t *testing.T) {
 	if testing.Short() {
 		t.Skip("building and running the examples takes a quarter of a minute")
 	}
-	bin := build(t)
-	for _, e := range examples {
+	bin, runs := build(t), make([]*printed, len(examples))
+	for i, e := range examples { // all at once: most of their time they sleep
+		runs[i] = e.start(t, bin)
+	}
+	for i, e := range examples {
 		t.Run(e.name, func(t *testing.T) {
-			t.Parallel()
-			got, golden := e.run(t, bin), filepath.Join("testdata", e.name+".golden")
+			got, golden := runs[i].wait(t), filepath.Join("testdata", e.name+".golden")
 			if *update {
 				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
 					t.Fatal(err)
@@ -63,7 +65,7 @@ func TestExamples(t *testing.T) {
 			want := read(t, golden)
 			if got != want && e.timed {
 				t.Logf("one more try, after\n%s", got)
-				got = e.run(t, bin)
+				got = e.start(t, bin).wait(t)
 			}
 			if got != want {
 				t.Errorf("output:\n got = %s\nwant = %s", got, want)
@@ -84,30 +86,51 @@ func build(t *testing.T) string {
 	return bin
 }
 
-// run runs a program in an empty folder and returns what it prints.
-func (e example) run(t *testing.T, bin string) string {
+// printed is what a program prints, and what it leaves behind in its folders.
+type printed struct {
+	cmd         *exec.Cmd
+	out, errOut bytes.Buffer
+	temp        string
+	done        chan struct{} // closed when it has ended
+	err         error         // how, set before
+}
+
+// start starts a program in an empty folder.
+func (e example) start(t *testing.T, bin string) *printed {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
-	defer cancel()
 	name := filepath.Join(bin, e.name)
 	if runtime.GOOS == "windows" {
 		name += ".exe"
 	}
-	var out, errOut bytes.Buffer
-	temp := t.TempDir()
-	cmd := exec.CommandContext(ctx, name, e.args...)
-	cmd.Stdout, cmd.Stderr, cmd.Dir = &out, &errOut, t.TempDir()
-	cmd.WaitDelay = time.Second // for a child that holds the pipes
-	cmd.Env = append(os.Environ(), "TMPDIR="+temp, "TEMP="+temp, "TMP="+temp)
-	if err := cmd.Run(); err != nil || errOut.Len() > 0 {
-		t.Fatalf("exit: got = %v, want 0\n%s%s", err, out.Bytes(), errOut.Bytes())
+	p := &printed{cmd: exec.CommandContext(ctx, name, e.args...), temp: t.TempDir(), done: make(chan struct{})}
+	p.cmd.Stdout, p.cmd.Stderr, p.cmd.Dir = &p.out, &p.errOut, t.TempDir()
+	p.cmd.WaitDelay = time.Second // for a child that holds the pipes
+	p.cmd.Env = append(os.Environ(), "TMPDIR="+p.temp, "TEMP="+p.temp, "TMP="+p.temp)
+	go func() {
+		defer close(p.done)
+		p.err = p.cmd.Run()
+	}()
+	t.Cleanup(func() { // before the folders go
+		cancel()
+		<-p.done
+	})
+	return p
+}
+
+// wait returns what the program has printed, once it has ended as it should.
+func (p *printed) wait(t *testing.T) string {
+	t.Helper()
+	<-p.done
+	if p.err != nil || p.errOut.Len() > 0 {
+		t.Fatalf("exit: got = %v, want 0\n%s%s", p.err, p.out.Bytes(), p.errOut.Bytes())
 	}
-	for _, dir := range []string{cmd.Dir, temp} {
+	for _, dir := range []string{p.cmd.Dir, p.temp} {
 		if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 			t.Errorf("left behind: got = %v (%v), want nothing", left, err)
 		}
 	}
-	return normal(out.String())
+	return normal(p.out.String())
 }
 
 var (

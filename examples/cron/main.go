@@ -102,7 +102,7 @@ func run(ctx context.Context, db string) error {
 		defer func() { _ = os.RemoveAll(dir) }()
 		db = filepath.Join(dir, "cron.db")
 	}
-	slot, err := up(ctx, db, 2)
+	slot, err := up(ctx, db, 1)
 	if err != nil {
 		return err
 	}
