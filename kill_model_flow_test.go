@@ -116,12 +116,12 @@ func killPollFlow(c *killChild) killRoute {
 func killTimerFlow(c *killChild) killRoute {
 	return killRoute{Initial: "timer", Steps: killSteps{
 		"timer": {Do: segno.Timer(func(ctx context.Context, _ *killData) (time.Time, error) {
-			return time.Now().Add(250 * time.Millisecond), c.unit(ctx, "until")
+			return time.Now().Add(150 * time.Millisecond), c.unit(ctx, "until")
 		}, func(ctx context.Context, d *killData) (killState, error) {
 			d.Trail = append(d.Trail, "then")
 			return "sleep", c.unit(ctx, "then")
 		})},
-		"sleep": {Do: segno.Sleep[killData](250*time.Millisecond, killState("last"))},
+		"sleep": {Do: segno.Sleep[killData](150*time.Millisecond, killState("last"))},
 		"last":  {Do: c.last}, "done": {Final: true},
 	}}
 }
@@ -214,7 +214,7 @@ func killAwaitFlow(c *killChild) killRoute {
 			}
 			return next, c.unit(ctx, "take %d", len(d.Trail))
 		})},
-		"deaf": {Timeout: 250 * time.Millisecond, Do: segno.Await("never", func(context.Context, *killData, int) (killState, error) {
+		"deaf": {Timeout: 150 * time.Millisecond, Do: segno.Await("never", func(context.Context, *killData, int) (killState, error) {
 			return "", errors.New("there was a signal")
 		}, segno.AwaitOptions[killState, killData]{OnTimeout: func(ctx context.Context, d *killData) (killState, error) {
 			d.Trail = append(d.Trail, "late")
@@ -251,9 +251,9 @@ func killCallFlow(c *killChild) killRoute {
 }
 
 // killBreakerFlow makes four calls by way of a breaker, of which the first two
-// fail and open it.
+// fail and open it. The breaker of the last step is where Start finds it.
 func killBreakerFlow(c *killChild) killRoute {
-	bank := &segno.Breaker{Name: "bank", Failures: 2, Reset: 250 * time.Millisecond}
+	bank := &segno.Breaker{Name: "bank", Failures: 2, Reset: 150 * time.Millisecond}
 	call := func(ctx context.Context, n int) error {
 		return bank.Do(ctx, func(ctx context.Context) error {
 			if err := c.unit(ctx, "call %d", n); err != nil || n > 2 {
@@ -263,8 +263,6 @@ func killBreakerFlow(c *killChild) killRoute {
 		})
 	}
 	return killRoute{Initial: "ask", Steps: killSteps{
-		// The breaker of the step is that of the calls in it, but stays closed by
-		// the snoozes: it is there to be found at Start.
 		"ask": {Do: func(ctx context.Context, d *killData) (killState, error) {
 			n := len(d.Trail) + 1
 			err := call(ctx, n)

@@ -189,8 +189,8 @@ func (r *killModelRig) judgeEnd(want string) {
 }
 
 // TestKillModels kills the program at commits of a run of every processing
-// model, twice in a row, until the run has ended: it ends as if nothing had
-// happened, each unit's row is there once, and only units in flight began again.
+// model, several times in a row, until the run has ended: it ends as if nothing
+// had happened, each unit's row is there once, and only units in flight began again.
 func TestKillModels(t *testing.T) {
 	t.Parallel()
 	for name := range killModels {
@@ -231,12 +231,9 @@ type killModelAt struct {
 // one of them if SEGNO_LONG is set.
 func killModelPlans(r *killModelRig, commits int) (plans [][]killModelAt) {
 	second := func(mode string) killModelAt { return killModelAt{mode, 1 + r.rand.IntN(max(commits/2, 8))} }
-	if !killLong {
-		half := commits / 2
-		return [][]killModelAt{
-			{{"before", 2 + r.rand.IntN(half)}, second("after")},
-			{{"after", half + r.rand.IntN(half)}, second("before")},
-		}
+	row := []killModelAt{{"before", 2 + r.rand.IntN(commits/3)}, second("after"), second("before"), second("after")}
+	if plans = append(plans, row); !killLong {
+		return plans
 	}
 	for at := 1; at <= commits; at++ {
 		plans = append(plans, []killModelAt{{"before", at}, second("after")}, []killModelAt{{"after", at}, second("before")})
