@@ -2,7 +2,7 @@ package segno_test
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"math"
 	"strings"
 	"sync"
@@ -100,10 +100,14 @@ func defectsOfTheScheduler() map[string]func(*testing.T) {
 			expect(t, "runs within ten seconds", len(r.runs("f")), 1)
 		}),
 		"scheduler_11_extreme_policies": inRow(func(t *testing.T, b *bed) {
-			for _, p := range []segno.BackoffPolicy{{Multiplier: math.NaN()}, {Multiplier: math.Inf(1)}, {Multiplier: -1}, {Jitter: math.NaN()}} {
+			for _, p := range []segno.BackoffPolicy{{Multiplier: math.NaN()}, {Multiplier: -1}, {Jitter: math.NaN()}} {
 				f := flowOf("g", one(fail))
 				f.Backoff = p
 				expectError(t, "a policy that says nothing", segno.New("never-opened.db", segno.Options{}).Add(f), segno.ErrConfig)
+			}
+			for _, streak := range []int{2, 1 << 31, math.MaxInt} {
+				p := segno.BackoffPolicy{Multiplier: math.Inf(1), MaxDelay: time.Hour, Jitter: -1}
+				expect(t, fmt.Sprint("delay of streak ", streak), p.Delay(streak), time.Hour)
 			}
 			r := b.start(segno.Flow{ID: "f", Workflow: one(holdsAt1), Backoff: segno.BackoffPolicy{
 				Initial: math.MaxInt64, MaxDelay: math.MaxInt64, Multiplier: math.MaxFloat64,
@@ -162,14 +166,19 @@ func defectsOfWorkflows() map[string]func(*testing.T) {
 			s := segno.New(b.path, b.opts)
 			w := route{Initial: legA, Steps: legs{legA: {Do: to(done)}}}
 			expectError(t, "without a final state", s.Manual("f", w), segno.ErrConfig)
+			expectError(t, "another one", s.Manual("g", one(to(done))), nil)
 			w.Steps[done] = segno.Step[leg, cargo]{Final: true}
-			run, err := errors.Join(s.Manual("f", w)), error(nil)
-			expectError(t, "with one", run, nil)
-			if b.run, err = s.Start(context.Background()); err != nil {
+			expectError(t, "the same one with it", s.Manual("f", w), nil)
+			expectError(t, "once more", s.Manual("f", w), segno.ErrExists)
+			run, err := s.Start(context.Background())
+			if err != nil {
 				t.Fatal(err)
 			}
-			r := &live{b.run, t}
+			b.run = run
+			r := &live{run, t}
 			r.completed(r.trigger("f", cargo{}))
+			list, err := r.List(context.Background())
+			expect(t, "flows, in the order of their first registration", fmt.Sprintf("%d %s %s %v", len(list), list[0].ID, list[1].ID, err), "2 f g <nil>")
 		}),
 		"workflow_2_a_caller_that_leaves_changes_nothing": inRow(func(t *testing.T, b *bed) {
 			var said tally

@@ -139,7 +139,7 @@ func (r *killModelRig) judgeGuards(what string, life []killEvent) {
 	}
 	const one = "SELECT coalesce(max(%s), 0) FROM %s"
 	until := killValue[int64](r.t, r.plan.Path, fmt.Sprintf(one, "until", "_segno_breaker WHERE state = 'open'"))
-	if calls == 0 && until != r.until && r.until != 0 {
+	if calls == 0 && until != 0 && until != r.until && r.until != 0 { // half-open, it has none
 		r.t.Errorf("%s: the breaker is open until %d, want %d as before", what, until, r.until)
 	}
 	used := killValue[int](r.t, r.plan.Path, fmt.Sprintf(one, "used", "_segno_limiter"))
