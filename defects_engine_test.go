@@ -107,12 +107,30 @@ func defectsOfSplits() map[string]func(*testing.T) {
 func defectsOfSagas() map[string]func(*testing.T) {
 	return map[string]func(*testing.T){
 		"recovery_10_states_are_their_text": inRow(func(t *testing.T, b *bed) {
-			w := route{Initial: legA, Steps: legs{legA: {Do: to(legB)}, "A": {Do: fail}, " a": {Do: fail}, legB: {Do: to(done)}, done: {Final: true}}}
-			f := flowOf("f", change(w, legB, func(s *segno.Step[leg, cargo]) { s.Do = to("done") }))
-			r := b.start(f)
+			r := b.start(flowOf("f", route{Initial: "a", Steps: legs{
+				legA: {Do: to("b")}, "A": {Do: fail}, " a": {Do: fail}, legB: {Do: to("done")}, done: {Final: true},
+			}}))
 			id := r.trigger("f", cargo{})
 			r.completed(id)
 			expect(t, "log", r.log(id), "enter a, enter b, end done")
+		}),
+		"recovery_12_unknown_kinds_stay_as_they_are": inRow(func(t *testing.T, b *bed) {
+			f := flowOf("f", oneStep(segno.Step[leg, cargo]{Retry: segno.Fixed(2, time.Second), Do: func(ctx context.Context, _ *cargo) (leg, error) {
+				if segno.InfoFrom(ctx).Attempt == 1 {
+					return "", errTest
+				}
+				return done, nil
+			}}))
+			r := b.start(f)
+			id := r.trigger("f", cargo{})
+			r.completed(id)
+			b.stop()
+			b.exec("UPDATE _segno_journal SET kind = 'dream' WHERE kind = 'retry'")
+			r = b.start(f)
+			expect(t, "log", r.log(id), "enter a, dream a, end done")
+			expect(t, "visits", r.info(id).Visit, 2)
+			b.stop()
+			b.exec("UPDATE _segno_journal SET kind = 'retry' WHERE kind = 'dream'")
 		}),
 		"saga_2_nothing_is_undone_between_attempts": inRow(func(t *testing.T, b *bed) {
 			var said tally
