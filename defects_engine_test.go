@@ -12,18 +12,18 @@ import (
 	"github.com/segnodev/segno"
 )
 
-// A branch is a branch of a Split.
-type branch = func(context.Context, cargo) (int, error)
+// A defectBranch is a defectBranch of a Split.
+type defectBranch = func(context.Context, cargo) (int, error)
 
 // good succeeds and bad fails, after so many seconds; never waits for its context.
-func good(seconds int) branch {
+func good(seconds int) defectBranch {
 	return func(context.Context, cargo) (int, error) {
 		time.Sleep(time.Duration(seconds) * time.Second)
 		return seconds, nil
 	}
 }
 
-func bad(seconds int) branch {
+func bad(seconds int) defectBranch {
 	return func(context.Context, cargo) (int, error) {
 		time.Sleep(time.Duration(seconds) * time.Second)
 		return 0, errTest
@@ -37,7 +37,7 @@ func never(ctx context.Context, _ cargo) (int, error) {
 
 // joined is a row that splits into the branches. After so many seconds the run
 // must have ended, with the branches as said, "failed" if they cannot be joined.
-func joined(j segno.Join, seconds int, want string, branches ...branch) func(*testing.T) {
+func joined(j segno.Join, seconds int, want string, branches ...defectBranch) func(*testing.T) {
 	return inRow(func(t *testing.T, b *bed) {
 		r := b.start(flowOf("f", one(segno.Split(j, func(_ context.Context, c *cargo, all []segno.Settled[int]) (leg, error) {
 			n := map[string]int{}
@@ -60,7 +60,7 @@ func joined(j segno.Join, seconds int, want string, branches ...branch) func(*te
 }
 
 func defectsOfSplits() map[string]func(*testing.T) {
-	hundred := make([]branch, 100)
+	hundred := make([]defectBranch, 100)
 	for i := range hundred {
 		if hundred[i] = good(0); i >= 55 {
 			hundred[i] = never
@@ -76,7 +76,7 @@ func defectsOfSplits() map[string]func(*testing.T) {
 		"split_4_no_results_are_asked_for":   joined(segno.Join{Mode: segno.PartialResults}, 0, "0 ok, 0 bad, 2 skipped", never, never),
 		"split_5_a_share_is_a_share":         joined(segno.Join{Mode: segno.Percentage, Percent: 0.55}, 0, "55 ok, 0 bad, 45 skipped", hundred...),
 		"split_8_more_than_there_are": joined(segno.Join{Mode: segno.Quorum, N: 3}, 0, "failed", never,
-			func(context.Context, cargo) (int, error) { panic("no branch is begun") }),
+			func(context.Context, cargo) (int, error) { panic("no defectBranch is begun") }),
 		"split_7_a_lost_branch_has_its_place": inRow(func(t *testing.T, b *bed) {
 			lost := func(context.Context, cargo) (int, error) { runtime.Goexit(); return 0, nil }
 			r := b.start(flowOf("f", one(segno.Split(segno.Join{Mode: segno.PartialTimeout, Timeout: time.Minute}, func(_ context.Context, _ *cargo, all []segno.Settled[int]) (leg, error) {

@@ -151,8 +151,8 @@ func defectBusyPoll(t *testing.T, b *bed, again time.Duration, err error, perSec
 
 type defectSource = segno.Source[leg, cargo, int, int, int]
 
-// numbers is a stream of 1 to n in windows of two, which it says and adds up.
-func numbers(n int, said *tally) defectSource {
+// defectNumbers is a stream of 1 to n in windows of two, which it says and adds up.
+func defectNumbers(n int, said *tally) defectSource {
 	return defectSource{
 		Open: func(_ context.Context, _ cargo, from *int) (iter.Seq2[int, error], error) {
 			i := 0
@@ -179,7 +179,7 @@ func defectsOfStreams() map[string]func(*testing.T) {
 	return map[string]func(*testing.T){
 		"D2_stream_open_panics": inRow(func(t *testing.T, b *bed) {
 			var said tally
-			src := numbers(4, &said)
+			src := defectNumbers(4, &said)
 			src.Open = func(context.Context, cargo, *int) (iter.Seq2[int, error], error) { panic("no source") }
 			watch := new(segnotest.Recorder)
 			b.opts.Observers = []segno.Observer{watch}
@@ -190,7 +190,7 @@ func defectsOfStreams() map[string]func(*testing.T) {
 		}),
 		"D11_close_fails_behind_a_window/error": inRow(func(t *testing.T, b *bed) {
 			var said tally
-			src := numbers(4, &said)
+			src := defectNumbers(4, &said)
 			src.Close = func(context.Context, *cargo) (leg, error) {
 				if said.add("close") == 3 {
 					return "", errTest
@@ -204,7 +204,7 @@ func defectsOfStreams() map[string]func(*testing.T) {
 		"D11_close_fails_behind_a_window/kill": inRow(func(t *testing.T, b *bed) {
 			var said tally
 			alive := false
-			src := numbers(4, &said)
+			src := defectNumbers(4, &said)
 			src.Close = func(ctx context.Context, c *cargo) (leg, error) {
 				said.add("close")
 				return unless(&alive, done)(ctx, c)
@@ -220,7 +220,7 @@ func defectsOfStreams() map[string]func(*testing.T) {
 		"D13_stop_keeps_a_stream_behind_a_saga_step": inRow(func(t *testing.T, b *bed) {
 			var said tally
 			alive := false
-			src := numbers(4, &said)
+			src := defectNumbers(4, &said)
 			src.Item = func(ctx context.Context, i int) (int, int, error) {
 				if i == 3 && !alive {
 					<-ctx.Done()
@@ -238,7 +238,7 @@ func defectsOfStreams() map[string]func(*testing.T) {
 		}),
 		"D14_endless_stream_keeps_one_cursor": inRow(func(t *testing.T, b *bed) {
 			var said tally
-			src := numbers(1000, &said)
+			src := defectNumbers(1000, &said)
 			src.Item = func(ctx context.Context, i int) (int, int, error) {
 				if i == 601 {
 					<-ctx.Done()
@@ -256,13 +256,13 @@ func defectsOfStreams() map[string]func(*testing.T) {
 			var said tally
 			br := &segno.Breaker{Failures: 1}
 			_ = br.Do(context.Background(), func(context.Context) error { return errTest })
-			r := b.start(flowOf("f", oneStep(segno.Step[leg, cargo]{Do: segno.Stream(numbers(2, &said)), Breaker: br})))
+			r := b.start(flowOf("f", oneStep(segno.Step[leg, cargo]{Do: segno.Stream(defectNumbers(2, &said)), Breaker: br})))
 			expectError(t, "the run", r.ended(r.trigger("f", cargo{}), segno.RunFailed), segno.ErrCircuitOpen)
 			expect(t, "said", said.String(), "")
 		}),
 		"D19_stream_honours_timeout_and_retry": inRow(func(t *testing.T, b *bed) {
 			var said tally
-			src := numbers(4, &said)
+			src := defectNumbers(4, &said)
 			src.Item = func(ctx context.Context, i int) (int, int, error) {
 				if i == 3 && segno.InfoFrom(ctx).Attempt == 1 {
 					<-ctx.Done()
