@@ -616,3 +616,51 @@ func TestABranchLearnsWhyItEnds(t *testing.T) {
 		r.ended(id, segno.RunCancelled)
 	})
 }
+
+// Branches that wait for longer than the join has time do not hold it up.
+func TestAJoinsTimeoutComesWhileItsBranchesWait(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		b, _ := watched(t)
+		var rest branch = func(context.Context, cargo) (string, error) { return "", segno.Snooze(time.Hour) }
+		r := b.start(flowOf("f", one(fork(segno.Join{Timeout: 10 * time.Second}, rest, rest))))
+		begin := time.Now()
+		id := r.trigger("f", cargo{})
+		synctest.Wait()
+		expect(t, "Status", r.info(id).Status, segno.RunParked)
+		expectError(t, "the run", r.ended(id, segno.RunFailed), segno.ErrJoin)
+		expect(t, "took", time.Since(begin), 10*time.Second)
+	})
+}
+
+// A stop does not wait for branches that wait, and what a branch has to say
+// about a stop is no failure of its own.
+func TestAStopOfBranchesThatWaitOrStop(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		b, _ := watched(t)
+		var s tries
+		f := flowOf("f", oneStep(segno.Step[leg, cargo]{Timeout: time.Hour, Do: fork(segno.Join{Retry: plain(2, time.Minute)},
+			func(ctx context.Context, _ cargo) (string, error) {
+				if s.note(ctx) == 1 {
+					return "", errTest
+				}
+				return "x", nil
+			}, func(ctx context.Context, c cargo) (string, error) {
+				if s.calls() > 1 {
+					return "y", nil
+				}
+				time.Sleep(2 * time.Second)
+				return "", segno.ErrStopped // of a call of the scheduler's
+			})}))
+		r := b.start(f)
+		id := r.trigger("f", cargo{})
+		time.Sleep(time.Second)
+		begin := time.Now()
+		b.stop()
+		expect(t, "the stop took", time.Since(begin), time.Second)
+		time.Sleep(18 * time.Second)
+		s.note(context.Background())
+		r = b.start(f)
+		expect(t, "joined", text(t, r.completed(id)), "[x y]")
+		expect(t, "took", time.Since(begin), 59*time.Second)
+	})
+}
