@@ -42,7 +42,7 @@ func defectsOfTheScheduler() map[string]func(*testing.T) {
 		}),
 		"scheduler_5_no_run_stands_in_the_next_ones_way": inRow(func(t *testing.T, b *bed) {
 			var said tally
-			f := segno.Flow{ID: "f", Schedule: segno.Every(time.Hour), Backoff: segno.BackoffPolicy{Initial: -1}, Workflow: one(func(ctx context.Context, c *cargo) (leg, error) {
+			f := segno.Flow{ID: "f", Schedule: segno.Every(time.Minute), Backoff: segno.BackoffPolicy{Initial: -1}, Workflow: one(func(ctx context.Context, c *cargo) (leg, error) {
 				switch said.add("x") {
 				case 1: // fails with nothing to undo
 					return "", errTest
@@ -52,14 +52,14 @@ func defectsOfTheScheduler() map[string]func(*testing.T) {
 				return done, nil
 			})}
 			r := b.start(f)
-			time.Sleep(90 * time.Minute)
+			time.Sleep(90 * time.Second)
 			if err := r.CancelFlow(context.Background(), "f"); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(time.Hour)
+			time.Sleep(time.Minute)
 			b.hurry()
 			r = b.start(f)
-			time.Sleep(time.Hour)
+			time.Sleep(time.Minute)
 			synctest.Wait()
 			expect(t, "slots", r.slots("f"), "fired 1, fired 1, fired 1, fired 1")
 			var ends []string
@@ -183,7 +183,7 @@ func defectsOfWorkflows() map[string]func(*testing.T) {
 		"workflow_2_a_caller_that_leaves_changes_nothing": inRow(func(t *testing.T, b *bed) {
 			var said tally
 			r := b.start(flowOf("f", saga(2, &said, func(context.Context, *cargo) (leg, error) {
-				time.Sleep(time.Hour)
+				time.Sleep(time.Minute)
 				return "", errTest
 			})))
 			id := r.trigger("f", cargo{})

@@ -18,10 +18,11 @@ type killRoute = segno.Workflow[killState, killData]
 // has a name of its own, whatever life it runs in.
 type killModel struct {
 	flow     func(c *killChild) killRoute
-	inFlight int         // how many units may be in work at the same time
-	naps     []killState // states that wait for an instant, fixed at the first wait
-	child    bool        // the flow calls another one
-	signals  int         // that the run takes
+	inFlight int                   // how many units may be in work at the same time
+	naps     []killState           // states that wait for an instant, fixed at the first wait
+	child    bool                  // the flow calls another one
+	signals  int                   // that the run takes
+	warm     func(killRoute) error // what a first life does, and then ends
 }
 
 var killModels = map[string]killModel{
@@ -34,7 +35,7 @@ var killModels = map[string]killModel{
 	"await":   {flow: killAwaitFlow, inFlight: 1, naps: []killState{"deaf"}, signals: 3},
 	"call":    {flow: killCallFlow, inFlight: 1, child: true},
 	"breaker": {flow: killBreakerFlow, inFlight: 1},
-	"limiter": {flow: killLimiterFlow, inFlight: 1},
+	"limiter": {flow: killLimiterFlow, inFlight: 1, warm: killUseQuota},
 }
 
 // killModelLife brings the model's one run to its end.
@@ -48,11 +49,16 @@ func killModelLife(c *killChild) {
 	}
 	c.arm()
 	s := segno.New(c.Path, opts)
-	c.check(s.Manual("flow", model.flow(c)))
+	flow := model.flow(c)
+	c.check(s.Manual("flow", flow))
 	if model.child {
 		c.check(s.Manual("child", c.killChildFlow()))
 	}
 	r := c.start(s)
+	if model.warm != nil && c.Life == 1 {
+		c.check(errors.Join(model.warm(flow), r.Stop(ctx)))
+		return
+	}
 	id, err := r.Trigger(ctx, "flow", segno.Trigger{Key: "the one"})
 	c.check(err)
 	c.say(killEvent{What: "ack", Run: id})
@@ -71,6 +77,9 @@ func (c *killChild) begin(ctx context.Context, unit string) {
 	in := segno.InfoFrom(ctx)
 	c.say(killEvent{What: "unit", Run: in.Run, Visit: in.Visit, State: in.State, Text: unit})
 }
+
+// aim reports that the nth commit from here is a good one to die behind.
+func (c *killChild) aim(n int) { c.say(killEvent{What: "aim", Visit: c.commitsMade() + n}) }
 
 // book joins a row of the unit to the commit that settles it.
 func (c *killChild) book(ctx context.Context, unit string) error {
@@ -111,15 +120,18 @@ func killPollFlow(c *killChild) killRoute {
 	}}
 }
 
+const killNap = 300 * time.Millisecond // of what waits for an instant
+
 func killTimerFlow(c *killChild) killRoute {
 	return killRoute{Initial: "timer", Steps: killSteps{
 		"timer": {Do: segno.Timer(func(ctx context.Context, _ *killData) (time.Time, error) {
-			return time.Now().Add(150 * time.Millisecond), c.unit(ctx, "until")
+			c.aim(1)
+			return time.Now().Add(killNap), c.unit(ctx, "until")
 		}, func(ctx context.Context, d *killData) (killState, error) {
 			d.Trail = append(d.Trail, "then")
 			return "sleep", c.unit(ctx, "then")
 		})},
-		"sleep": {Do: segno.Sleep[killData](150*time.Millisecond, killState("last"))},
+		"sleep": {Do: segno.Sleep[killData](killNap, killState("last"))},
 		"last":  {Do: c.last}, "done": {Final: true},
 	}}
 }
@@ -209,10 +221,11 @@ func killAwaitFlow(c *killChild) killRoute {
 			next := killState("await")
 			if len(d.Trail) == 3 {
 				next = "deaf"
+				c.aim(2)
 			}
 			return next, c.unit(ctx, "take %d", len(d.Trail))
 		})},
-		"deaf": {Timeout: 150 * time.Millisecond, Do: segno.Await("never", func(context.Context, *killData, int) (killState, error) {
+		"deaf": {Timeout: killNap, Do: segno.Await("never", func(context.Context, *killData, int) (killState, error) {
 			return "", errors.New("there was a signal")
 		}, segno.AwaitOptions[killState, killData]{OnTimeout: func(ctx context.Context, d *killData) (killState, error) {
 			d.Trail = append(d.Trail, "late")
@@ -251,7 +264,7 @@ func killCallFlow(c *killChild) killRoute {
 // killBreakerFlow makes four calls by way of a breaker, of which the first two
 // fail and open it. The breaker of the last step is where Start finds it.
 func killBreakerFlow(c *killChild) killRoute {
-	bank := &segno.Breaker{Name: "bank", Failures: 2, Reset: 150 * time.Millisecond}
+	bank := &segno.Breaker{Name: "bank", Failures: 2, Reset: 2 * killNap}
 	call := func(ctx context.Context, n int) error {
 		return bank.Do(ctx, func(ctx context.Context) error {
 			if err := c.unit(ctx, "call %d", n); err != nil || n > 2 {
@@ -267,6 +280,7 @@ func killBreakerFlow(c *killChild) killRoute {
 			var open *segno.CircuitOpen
 			switch {
 			case errors.As(err, &open):
+				c.aim(0) // then nothing but the breaker keeps the next call from being made
 				return "", segno.SnoozeUntil(open.Until)
 			case err == nil && n == 4:
 				d.Trail = append(d.Trail, "through")
@@ -283,8 +297,8 @@ func killBreakerFlow(c *killChild) killRoute {
 // hundred an hour.
 func killLimiterFlow(c *killChild) killRoute {
 	limits := segno.Tiers{
-		{Limiter: &segno.Bucket{Name: "often", Limit: 1, Per: 30 * time.Millisecond}},
-		{Limiter: &segno.Window{Name: "quota", Limit: 100, Per: time.Hour}},
+		{Name: "often", Limiter: &segno.Bucket{Limit: 1, Per: 30 * time.Millisecond}},
+		{Name: "quota", Limiter: &segno.Window{Name: "quota", Limit: 100, Per: time.Hour}},
 	}
 	return killRoute{Initial: "work", Steps: killSteps{
 		"work": {Limiter: limits, Do: func(ctx context.Context, d *killData) (killState, error) {
@@ -297,4 +311,12 @@ func killLimiterFlow(c *killChild) killRoute {
 		}},
 		"last": {Limiter: limits, Do: c.last}, "done": {Final: true},
 	}}
+}
+
+const killUsed = 10 // of the quota, by the first life
+
+// killUseQuota uses more of the quota than the flow will, so that it shows if a
+// death forgets it.
+func killUseQuota(flow killRoute) error {
+	return flow.Steps["work"].Limiter.(segno.Tiers).Only("quota").TryTake(killUsed)
 }

@@ -29,10 +29,15 @@ type killModelRig struct {
 
 func newKillModelRig(t *testing.T, name string) *killModelRig {
 	t.Helper()
-	return &killModelRig{
+	r := &killModelRig{
 		killRig: newKillRig(t, killPlan{Scenario: "model", Model: name, Suspect: 10 * time.Millisecond}), model: killModels[name],
 		begun: map[string]int{}, booked: map[string]bool{}, naps: map[string]int64{},
 	}
+	if r.model.warm != nil {
+		r.used = killUsed
+		r.live("", 0)
+	}
+	return r
 }
 
 // live is one life, killed before or after its commit at (0: not at all). It
@@ -48,8 +53,8 @@ func (r *killModelRig) live(mode string, at int) bool {
 	life := r.events[r.seen:]
 	r.seen = len(r.events)
 	r.judgeUnits(what, life)
-	if len(r.left) == 0 {
-		return killed // there is no run yet
+	if len(r.left) == 0 && killed {
+		return killed // there may be no tables yet
 	}
 	segnotest.Check(r.t, r.plan.Path)
 	r.book(what)
@@ -227,11 +232,17 @@ type killModelAt struct {
 	at   int
 }
 
-// killModelPlans are the kills of each file: a sample of the commits, and every
-// one of them if SEGNO_LONG is set.
+// killModelPlans are the kills of each file: a sample of the commits, the best
+// one first if the clean life has named it, and every one of them if SEGNO_LONG
+// is set.
 func killModelPlans(r *killModelRig, commits int) (plans [][]killModelAt) {
 	second := func(mode string) killModelAt { return killModelAt{mode, 1 + r.rand.IntN(max(commits/2, 8))} }
 	row := []killModelAt{{"before", 2 + r.rand.IntN(commits/3)}, second("after"), second("before"), second("after")}
+	for _, e := range r.events {
+		if e.What == "aim" {
+			row[0] = killModelAt{"after", e.Visit}
+		}
+	}
 	if plans = append(plans, row); !killLong {
 		return plans
 	}
