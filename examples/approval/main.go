@@ -44,35 +44,28 @@ func workflow(patience time.Duration) segno.Workflow[State, Purchase] {
 	}
 	expire := func(context.Context, *Purchase) (State, error) { return Expired, nil }
 	return segno.Workflow[State, Purchase]{Initial: Check, Steps: segno.Steps[State, Purchase]{
-		Check: {Do: segno.Sleep[Purchase](200*time.Millisecond, Decide)}, // stands for some work
-		Decide: {
-			Do:      segno.Await("word", decide, segno.AwaitOptions[State, Purchase]{OnTimeout: expire}),
-			Timeout: patience,
-		},
-		Approved: {Final: true},
-		Rejected: {Final: true},
-		Expired:  {Final: true},
+		Check:    {Do: segno.Sleep[Purchase](200*time.Millisecond, Decide)}, // stands for some work
+		Decide:   {Do: segno.Await("word", decide, segno.AwaitOptions[State, Purchase]{OnTimeout: expire}), Timeout: patience},
+		Approved: {Final: true}, Rejected: {Final: true}, Expired: {Final: true},
 	}}
 }
 
+// An office asks for purchases, and says what it has to say to them by their key.
 type office struct {
 	*segno.RunningScheduler
 	purchases *segno.BoundFlow[State, Purchase]
 }
 
-// ask starts a purchase; say sends a word to it, by the key of the purchase.
 func (o office) ask(ctx context.Context, what string) (segno.RunID, error) {
 	return o.purchases.Trigger(ctx, Purchase{What: what}, segno.Trigger{Key: what})
 }
 
 func (o office) say(ctx context.Context, what, id string, w Word) error {
 	err := o.Signal(ctx, segno.Target{Flow: "purchases", Key: what}, segno.Message{Name: "word", ID: id, Payload: w})
-	switch {
-	case errors.Is(err, segno.ErrEnded):
-		fmt.Printf("%s: %s says %v, too late\n", what, w.By, w.Yes)
+	fmt.Printf("%s: %s says %v (message %s)\n", what, w.By, w.Yes, id)
+	if errors.Is(err, segno.ErrEnded) {
+		fmt.Println("   too late:", err)
 		return nil
-	case err == nil:
-		fmt.Printf("%s: %s says %v (message %s)\n", what, w.By, w.Yes, id)
 	}
 	return err
 }
@@ -101,7 +94,7 @@ func (o office) automatic(ctx context.Context) error {
 	err = errors.Join(err, failed, o.end(ctx, yacht), o.say(ctx, "yacht", "mail-3", Word{true, "Ada"}))
 	kept := 0
 	failed = o.DB().QueryRowContext(ctx, "SELECT count(*) FROM segno_signals").Scan(&kept)
-	fmt.Println("words that were kept:", kept)
+	fmt.Println("words in the file:", kept)
 	return errors.Join(err, failed)
 }
 
@@ -157,7 +150,9 @@ func main() {
 	db := flag.String("db", "", "the database `file`; none: a temporary one")
 	auto := flag.Bool("auto", false, "answer without asking")
 	flag.Parse()
-	if in, err := os.Stdin.Stat(); err != nil || in.Mode()&os.ModeCharDevice == 0 {
+	in, err := os.Stdin.Stat()
+	null, _ := os.Stat(os.DevNull) // looks like a terminal otherwise
+	if err != nil || in.Mode()&os.ModeCharDevice == 0 || os.SameFile(in, null) {
 		*auto = true
 	}
 	if err := run(context.Background(), *db, *auto); err != nil {

@@ -10,6 +10,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -57,10 +58,7 @@ func open(ctx context.Context, d Log, from *int64) (iter.Seq2[line, error], erro
 	if err != nil {
 		return nil, err
 	}
-	at := int64(0)
-	if from != nil {
-		at = *from
-	}
+	at := *cmp.Or(from, new(int64))
 	return func(yield func(line, error) bool) {
 		defer func() { _ = f.Close() }()
 		r, text := bufio.NewReader(io.NewSectionReader(f, at, 1<<40)), ""
@@ -120,6 +118,7 @@ func copied(ctx context.Context, running *segno.RunningScheduler, id segno.RunID
 	return err
 }
 
+// grow appends to the file.
 func grow(path, text string) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err == nil {
@@ -129,7 +128,7 @@ func grow(path, text string) error {
 	return err
 }
 
-// run writes the file while the program follows it, and while it is down.
+// run lets the file grow while the program follows it, and while it is down.
 func run(ctx context.Context, db string) error {
 	if db == "" {
 		dir, err := os.MkdirTemp("", "segno-stream-")
