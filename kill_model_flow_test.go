@@ -78,8 +78,22 @@ func (c *killChild) begin(ctx context.Context, unit string) {
 	c.say(killEvent{What: "unit", Run: in.Run, Visit: in.Visit, State: in.State, Text: unit})
 }
 
-// aim reports that the nth commit from here is a good one to die behind.
-func (c *killChild) aim(n int) { c.say(killEvent{What: "aim", Visit: c.commitsMade() + n}) }
+// aim reports that behind the nth commit from here, or right here, is a good
+// place to die. A life that is to die there does.
+func (c *killChild) aim(n int) {
+	c.say(killEvent{What: "aim"})
+	c.mu.Lock()
+	aimed := c.Mode == killAim
+	if aimed {
+		c.Mode, c.At = "after", c.made+n
+	}
+	c.mu.Unlock()
+	if aimed && n == 0 {
+		c.die()
+	}
+}
+
+const killAim = "at its aim, not"
 
 // book joins a row of the unit to the commit that settles it.
 func (c *killChild) book(ctx context.Context, unit string) error {

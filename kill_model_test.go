@@ -20,7 +20,7 @@ type killModelRig struct {
 	model  killModel
 	begun  map[string]int           // how often each unit began
 	booked map[string]bool          // units with a row, at the last death
-	naps   map[string]int64         // until when a visit waits, once it is known
+	naps   map[int]int64            // until when a visit waits, once it is known
 	until  int64                    // an open breaker's end, at the last death
 	used   int                      // of the quota, at the last death
 	seen   int                      // events judged
@@ -31,7 +31,7 @@ func newKillModelRig(t *testing.T, name string) *killModelRig {
 	t.Helper()
 	r := &killModelRig{
 		killRig: newKillRig(t, killPlan{Scenario: "model", Model: name, Suspect: 10 * time.Millisecond}), model: killModels[name],
-		begun: map[string]int{}, booked: map[string]bool{}, naps: map[string]int64{},
+		begun: map[string]int{}, booked: map[string]bool{}, naps: map[int]int64{},
 	}
 	if r.model.warm != nil {
 		r.used = killUsed
@@ -82,7 +82,7 @@ func (r *killModelRig) judgeUnits(what string, life []killEvent) {
 			r.t.Errorf("%s: %q began %d times with %d deaths", what, e.Text, r.begun[e.Text], r.deaths)
 		}
 		for visit, until := range r.naps {
-			if fmt.Sprintf("%06d", e.Visit) >= visit && e.At.UnixMicro() < until {
+			if e.Visit >= visit && e.At.UnixMicro() < until {
 				r.t.Errorf("%s: %q began at %d, want nothing before %d", what, e.Text, e.At.UnixMicro(), until)
 			}
 		}
@@ -117,16 +117,21 @@ func (r *killModelRig) book(what string) {
 // judgeNaps checks that a wait, once begun, ends when it was to end.
 func (r *killModelRig) judgeNaps(what string) {
 	r.t.Helper()
-	for _, h := range r.left {
-		if h.due == "" || h.attempt != 1 || !slices.Contains(r.model.naps, killState(h.state)) {
-			continue
+	db := killOpenFile(r.t, r.plan.Path)
+	defer db.Close()
+	const waits = `SELECT state, visit, coalesce(due, wake) FROM _segno_run WHERE due IS NOT NULL OR status = 'waiting' AND wake IS NOT NULL`
+	killQuery(r.t, db, waits, func(scan func(...any)) {
+		var state killState
+		var visit int
+		var due int64
+		if scan(&state, &visit, &due); !slices.Contains(r.model.naps, state) {
+			return
 		}
-		visit, due := fmt.Sprintf("%06d", h.visit), killMicros(r.t, h.due)
 		if was, ok := r.naps[visit]; ok && was != due {
-			r.t.Errorf("%s: visit %d waits until %d, want %d as before", what, h.visit, due, was)
+			r.t.Errorf("%s: visit %d waits until %d, want %d as before", what, visit, due, was)
 		}
 		r.naps[visit] = due
-	}
+	})
 }
 
 // judgeGuards judges the calls of a life by what the file said of the breaker
@@ -168,6 +173,9 @@ func (r *killModelRig) end() string {
 // judgeEnd judges the whole, when the run has ended.
 func (r *killModelRig) judgeEnd(want string) {
 	r.t.Helper()
+	if r.deaths > 0 && len(r.model.naps) > 0 {
+		r.t.Logf("waits seen by deaths: %v", r.naps)
+	}
 	if got := r.end(); got != want {
 		r.t.Errorf("got the end\n%s\nwant\n%s", got, want)
 	}
@@ -240,7 +248,7 @@ func killModelPlans(r *killModelRig, commits int) (plans [][]killModelAt) {
 	row := []killModelAt{{"before", 2 + r.rand.IntN(commits/3)}, second("after"), second("before"), second("after")}
 	for _, e := range r.events {
 		if e.What == "aim" {
-			row[0] = killModelAt{"after", e.Visit}
+			row[0] = killModelAt{killAim, 0}
 		}
 	}
 	if plans = append(plans, row); !killLong {
