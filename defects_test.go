@@ -15,7 +15,7 @@ import (
 )
 
 // TestDefects shows that segno does not share the defects and surprises of the
-// reference, or has another behaviour on purpose. docs/parity-defects.md lists
+// reference, or has another behaviour on purpose. docs/defects.md lists
 // all of them, and names those that other tests show.
 func TestDefects(t *testing.T) {
 	all := map[string]func(*testing.T){}
