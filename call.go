@@ -19,10 +19,11 @@ const maxDepth = 32
 //
 // A cancel or timeout of the parent, and the end of Step.Timeout, which bounds
 // the visit, cancel the child; the parent waits until it has rolled back. A
-// child that completed in time wins. The flow must be registered with the given
-// workflow (Go types, version, state names), else the visit fails with ErrConfig
-// or ErrNotFound. An empty Workflow[CS, C]{} checks the types only: needed where
-// a workflow calls itself. Runs call each other 32 deep at most.
+// child that ended in time wins, even if nobody looked until later. The flow
+// must be registered with the given workflow (Go types, version, state names),
+// else the visit fails with ErrConfig or ErrNotFound. An empty Workflow[CS, C]{}
+// checks the types only: needed where a workflow calls itself. Runs call each
+// other 32 deep at most.
 func Call[S State, D any, CS State, C any](flow string, child Workflow[CS, C], in func(D) C,
 	then func(context.Context, *D, Run[CS, C]) (S, error)) DoFunc[S, D] {
 	shape := child.shape()

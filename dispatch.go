@@ -41,7 +41,7 @@ func (r *RunningScheduler) dispatch() {
 			r.sweepMemos(ctx) // what the last owner has left; nothing that is due waits for it
 		}
 		if now.Before(last) || last.IsZero() { // the clock was set back, or may have been before the start
-			r.shortenWaits(ctx, now)
+			r.loops.Go(func() { r.shortenWaits(ctx) })
 		}
 		last = now
 		if !r.alarm.sleep(next, r.now(), maxSleep, r.stopping) {
@@ -245,9 +245,10 @@ func (r *RunningScheduler) sweepMemos(ctx context.Context) {
 }
 
 // shortenWaits ends waits in time that began as a duration and that a clock set
-// back has made longer than that.
-func (r *RunningScheduler) shortenWaits(ctx context.Context, now time.Time) {
+// back, by a second or more, has made longer than that.
+func (r *RunningScheduler) shortenWaits(ctx context.Context) {
 	for !r.isStopping() {
+		now := r.now()
 		long, err := r.store.Overlong(ctx, now, claimPage)
 		if err == nil && len(long) > 0 {
 			err = r.update(ctx, func(tx *store.Tx) error {
@@ -260,7 +261,7 @@ func (r *RunningScheduler) shortenWaits(ctx context.Context, now time.Time) {
 			})
 			r.alarm.wake()
 		}
-		if err != nil && r.store.Err() == nil && !r.isStopping() {
+		if err != nil && ctx.Err() == nil && r.store.Err() == nil && !r.isStopping() {
 			r.log.Error("segno: shortening waits", "error", err)
 		}
 		if err != nil || len(long) == 0 {

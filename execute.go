@@ -133,7 +133,7 @@ func (f *flow) outcome(row *store.Flow, h *engine.Head) {
 	switch {
 	case gated && h.Started.Before(row.GateSet):
 	case h.Status == engine.Cancelled:
-		if !tripped {
+		if !tripped && !gated {
 			row.Outcome = string(StatusIdle)
 		}
 	case h.Status == engine.Completed && !tripped:

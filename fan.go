@@ -36,6 +36,7 @@ type fan[T any] struct {
 
 	units  []unitState
 	parts  []*engine.Visit // of the units in flight, else nil
+	first  int             // those before it are done
 	busy   int
 	done   chan result
 	failed error // an outcome could not be kept
@@ -171,13 +172,19 @@ func (f *fan[T]) open() (n int) {
 }
 
 // launch starts what is due, as far as there is room, unless the visit is to
-// end. It returns when the next unit comes due, zero if none waits.
+// end. It returns when the next unit comes due, zero if none waits, or if there
+// is no room for it.
 func (f *fan[T]) launch(ctx context.Context) (next time.Time) {
 	if f.visit.Why() != nil {
 		return next
 	}
 	now := f.visit.Now()
-	for i := range f.units {
+	for ; f.first < len(f.units) && f.units[f.first].Done; f.first++ {
+	}
+	for i := f.first; i < len(f.units); i++ {
+		if f.limit > 0 && f.busy >= f.limit {
+			return time.Time{}
+		}
 		u := &f.units[i]
 		if u.Done || f.parts[i] != nil {
 			continue
@@ -186,9 +193,6 @@ func (f *fan[T]) launch(ctx context.Context) (next time.Time) {
 			if next.IsZero() || u.Due.Before(next) {
 				next = u.Due
 			}
-			continue
-		}
-		if f.limit > 0 && f.busy >= f.limit {
 			continue
 		}
 		f.start(ctx, i)

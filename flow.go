@@ -121,10 +121,10 @@ type Status string
 
 // The closed set of flow statuses.
 const (
-	StatusIdle      Status = "idle"      // never run, or cancelled last
+	StatusIdle      Status = "idle"      // never run, or cancelled last and no window open
 	StatusRunning   Status = "running"   // a run is open
 	StatusCompleted Status = "completed" // the last run completed
-	StatusBackoff   Status = "backoff"   // the last run failed
+	StatusBackoff   Status = "backoff"   // the last run that was not cancelled failed
 	StatusTripped   Status = "tripped"   // failed too often in a row; needs ResetFlow
 )
 

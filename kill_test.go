@@ -50,6 +50,8 @@ type killPlan struct {
 	Suspect  time.Duration // Options.SuspectFor
 	At       int           // a life that kills itself does it at this commit
 	Triggers int           // the life that triggers the runs
+	Model    string        // of the "model" scenario
+	Sent     int           // signals of it that were answered
 }
 
 // A killEvent is one thing that a life reports.
@@ -79,6 +81,7 @@ var killScenarios = map[string]func(*killChild){
 	"stop":          killStop,
 	"sweep":         killSweep,
 	"history":       killHistory,
+	"model":         killModelLife,
 }
 
 // TestKillChild is no test: it is the program that the kill tests run.

@@ -626,6 +626,34 @@ func TestASleepIsNeverLongerThanItSays(t *testing.T) {
 	})
 }
 
+// A run that a Stop has suspended goes on at once, whatever the clock shows then.
+func TestASuspendedRunDoesNotWaitForTheClock(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		b := newBed(t)
+		stopped := true
+		f := flowOf("f", one(func(ctx context.Context, _ *cargo) (leg, error) {
+			if !stopped {
+				return done, nil
+			}
+			<-ctx.Done()
+			return "", context.Cause(ctx)
+		}))
+		b.stepClock(24 * time.Hour) // the first start's clock is a day ahead
+		r := b.start(f)
+		id := r.trigger("f", cargo{})
+		synctest.Wait()
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		expectError(t, "Stop", r.Stop(ctx), nil)
+		stopped = false
+		b.stepClock(0)
+		r = b.start(f)
+		begin := time.Now()
+		r.completed(id)
+		expect(t, "took", time.Since(begin), 0)
+	})
+}
+
 func TestAParkedWaitIsNoLongerThanItWasMeantToBe(t *testing.T) {
 	for _, restart := range []bool{true, false} {
 		t.Run(fmt.Sprint("restart ", restart), func(t *testing.T) {

@@ -2,6 +2,7 @@ package segno
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/segnodev/segno/engine"
@@ -9,14 +10,15 @@ import (
 
 // PollOptions are the options of Poll. The zero value fails at the first error.
 type PollOptions struct {
-	// Tolerate is the number of errors in a row that do not fail the poll.
+	// Tolerate is the number of errors in a row that do not fail the poll: it asks
+	// again 1 s later, or when a RetryAfter says. A Permanent error fails it anyway.
 	Tolerate int
 }
 
 // pollMin is the shortest wait between two polls, so that none can spin.
 const pollMin = time.Millisecond
 
-// pollErrorWait is the wait after a tolerated error.
+// pollErrorWait is the wait after a tolerated error that asks for none of its own.
 const pollErrorWait = time.Second
 
 // Poll calls fn until it is ready: as long as fn returns again > 0 it is called
@@ -38,13 +40,16 @@ func Poll[S State, D any](fn func(context.Context, *D) (next S, again time.Durat
 			return "", err
 		}
 		next, again, err := fn(ctx, d)
-		if err != nil {
-			return "", tolerate(ctx, v, opts.Tolerate, err)
-		}
-		if again <= 0 {
+		if err == nil && again <= 0 {
 			return next, nil
 		}
-		return "", errorOr(forgive(ctx, v), Snooze(max(again, pollMin)))
+		if err == nil {
+			err = Snooze(max(again, pollMin))
+		}
+		if isSnooze(err) {
+			return "", errorOr(forgive(ctx, v), err)
+		}
+		return "", tolerate(ctx, v, opts.Tolerate, err)
 	}
 }
 
@@ -52,14 +57,20 @@ const pollErrors = "segno.poll.errors"
 
 // tolerate counts an error of a poll and turns it into a wait while the limit lasts.
 func tolerate(ctx context.Context, v *engine.Visit, limit int, err error) error {
-	if limit <= 0 || ctx.Err() != nil {
+	var s *engine.Steer
+	errors.As(err, &s)
+	if limit <= 0 || ctx.Err() != nil || s != nil && s.Permanent {
 		return err
 	}
 	n, _, failed := LoadMemo[int](ctx, pollErrors)
 	if failed != nil || n >= limit {
 		return errorOr(failed, err)
 	}
-	return errorOr(joinMemo(v, pollErrors, n+1), Snooze(pollErrorWait))
+	wait := pollErrorWait
+	if s != nil && s.After > 0 {
+		wait = max(s.After, pollMin)
+	}
+	return errorOr(joinMemo(v, pollErrors, n+1), Snooze(wait))
 }
 
 // forgive forgets earlier errors after a good poll.

@@ -25,8 +25,6 @@ func referenceCancel() scenarios {
 		"C10_beats_timeout":                     inTime(engineC10),
 		"C11_drain_uncancellable":               inTime(engineC11),
 		"C12_teardown":                          inTime(engineC12),
-		"C13_every_kind":                        inTime(engineC13),
-		"C14_stream_drain":                      inTime(engineC14),
 		"C15_token_clones":                      inTime(engineC15),
 		"C16_handle_dropped":                    inTime(engineC16),
 		"C18_resume_pre_cancelled":              inTime(engineC18),
@@ -163,43 +161,6 @@ func engineC12(t *testing.T) {
 	expect(t, "said before Stop", said.take(), "+1")
 	b.stop()
 	expect(t, "said by Stop", said.String(), "-1(value of 1)")
-}
-
-func engineC13(t *testing.T) {
-	var said tally
-	all := kinds(&said)
-	for _, name := range []string{"plain", "poll", "timer", "batch", "stepped", "stream"} {
-		said.take()
-		b := newBed(t)
-		r := b.start(flowOf("f", one(all[name])))
-		id := r.trigger("f", cargo{})
-		after(5 * time.Millisecond)
-		begin := time.Now()
-		r.cancelled(id)
-		expect(t, name+" took", time.Since(begin), 0)
-		after(2 * time.Minute)
-		expect(t, name+" finished", contains(said.String(), "finish"), false)
-		expect(t, name+" ended", contains(said.String(), "end"), false)
-		b.stop()
-	}
-}
-
-func engineC14(t *testing.T) {
-	var said tally
-	b := newBed(t)
-	f := flowOf("f", one(segno.Stream(countTo(&said, 8))))
-	r := b.start(f)
-	id := r.trigger("f", cargo{})
-	after(45 * time.Millisecond) // it is in its second window
-	b.stop()
-	expect(t, "windows before the stop", said.String(), "[1 2 3] [4 5]")
-	r = b.start(f)
-	r.completed(id)
-	expect(t, "windows, in all", said.take(), "[1 2 3] [4 5] [6 7 8] finish")
-	id = r.trigger("f", cargo{})
-	after(45 * time.Millisecond)
-	r.cancelled(id)
-	expect(t, "windows before a cancel", said.String(), "[1 2 3]")
 }
 
 func engineC15(t *testing.T) {

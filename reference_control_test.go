@@ -21,7 +21,6 @@ func referenceControl() scenarios {
 		"S41_cancel_idle_unknown":        inTime(engineS41),
 		"S42_cancel_dirty":               inTime(engineS42),
 		"S43_cancel_keeps_schedule":      inTime(engineS43),
-		"S44_cancel_each_kind":           inTime(engineS44),
 		"S45_cancel_race_reserve":        inTime(engineS45),
 		"S46_stop_interrupts_sleep":      inTime(engineS46),
 		"S47_stop_no_extra_run":          inTime(engineS47),
@@ -79,21 +78,6 @@ func engineS43(t *testing.T) {
 	after(80 * time.Millisecond)
 	r.stands(segno.StatusRunning, 2, 0)
 	r.cancelFlow()
-}
-
-func engineS44(t *testing.T) {
-	for name, kind := range kinds(new(tally)) {
-		var undone tally
-		r := startOne(t, saga(1, &undone, kind))
-		id := r.trigger("f", cargo{})
-		after(500 * time.Millisecond)
-		begin := time.Now()
-		r.cancelFlow()
-		r.ended(id, segno.RunCancelled)
-		expect(t, name+" took", time.Since(begin), 0)
-		expect(t, name+" undone", undone.String(), "s1:1")
-		r.stands(segno.StatusIdle, 1, 0)
-	}
 }
 
 func engineS45(t *testing.T) {

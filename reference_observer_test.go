@@ -191,7 +191,12 @@ func refObsUnknownState(t *testing.T) {
 
 func refEventOnce(t *testing.T) {
 	b, w := watched(t)
-	r := b.start(flowOf("f", route{Initial: legA, Steps: legs{legA: {Do: to(legB)}, legB: {Do: hold}, done: {Final: true}}}), flowOf("g", one(to(done))))
+	slow := func(ctx context.Context, _ *cargo) (leg, error) { // to return, so that the second cancel finds it open
+		<-ctx.Done()
+		time.Sleep(time.Second)
+		return "", ctx.Err()
+	}
+	r := b.start(flowOf("f", route{Initial: legA, Steps: legs{legA: {Do: to(legB)}, legB: {Do: slow}, done: {Final: true}}}), flowOf("g", one(to(done))))
 	id := r.trigger("f", cargo{})
 	synctest.Wait()
 	r.cancel(id)

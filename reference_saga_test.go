@@ -216,24 +216,6 @@ func referenceSaga() map[string]func(*testing.T) {
 		}),
 		"G19_no_double_comp": inRow(func(t *testing.T, b *bed) { referenceCrashBehind(t, b, 1) }),
 		"G20_double_crash":   inRow(func(t *testing.T, b *bed) { referenceCrashBehind(t, b, 2) }),
-		"G21_cursor_not_comp": inRow(func(t *testing.T, b *bed) {
-			var undone tally
-			w := change(saga(2, &undone, fail), "s2", func(s *segno.Step[leg, cargo]) {
-				s.Do = func(ctx context.Context, c *cargo) (leg, error) {
-					n, _, err := segno.LoadMemo[int](ctx, "cursor")
-					if c.N++; n == 4 || err != nil {
-						return "s3", err
-					}
-					if err := segno.SaveMemo(ctx, "cursor", n+1); err != nil {
-						return "", err
-					}
-					return "", segno.Snooze(time.Minute)
-				}
-			})
-			r := b.start(flowOf("f", w))
-			r.ended(r.trigger("f", cargo{}), segno.RunFailed)
-			expect(t, "undone, each visit once", undone.String(), "s2:6 s1:1")
-		}),
 		"G23_unserializable": inRow(func(t *testing.T, b *bed) { // what it left cannot be kept: it is uncertain
 			var undone tally
 			for i, undoUncertain := range []bool{true, false} {

@@ -35,6 +35,7 @@ func referenceScenarios() []scenarios {
 		allInTime(referenceBatch),
 		referenceStepped,
 		referenceStream,
+		referenceModel,
 	}
 }
 

@@ -128,8 +128,8 @@ func (rs *resources) tearDown(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// health asks every resource how it is, by its key. One
-// without a Health is taken to be well.
+// health asks every resource how it is, by its key. One without a Health is
+// taken to be well.
 func (rs *resources) health(ctx context.Context) map[string]Health {
 	report := make(map[string]Health, len(rs.list))
 	for _, r := range rs.list {

@@ -164,23 +164,35 @@ func (s *Scheduler) Manual(id string, w Definition) error {
 
 // Add registers a flow. It returns every fault it finds, joined: ErrExists for
 // an id that is taken, ErrSchedule or ErrNeverFires for the schedule, ErrConfig
-// for the rest. A flow whose workflow is at fault is refused by Start again.
+// for the rest. A flow whose workflow is at fault is refused by Start again,
+// unless it was added anew, without the fault.
 func (s *Scheduler) Add(f Flow) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.started {
 		return fmt.Errorf("flow %q: %w", f.ID, ErrStarted)
 	}
-	if s.byID[f.ID] != nil {
+	old := s.byID[f.ID]
+	if old != nil && old.fault == nil {
 		return fmt.Errorf("flow %q: %w", f.ID, ErrExists)
 	}
 	fl, err := newFlow(f, len(s.flows))
 	if err != nil {
 		return fmt.Errorf("flow %q: %w", f.ID, err)
 	}
-	s.flows = append(s.flows, fl)
-	s.byID[f.ID] = fl
+	s.put(fl, old)
 	return fl.named(fl.fault)
+}
+
+// put registers a flow: in the place of an older one, if there is one.
+func (s *Scheduler) put(fl, old *flow) {
+	s.byID[fl.ID] = fl
+	if old == nil {
+		s.flows = append(s.flows, fl)
+		return
+	}
+	fl.position = old.position
+	s.flows[old.position] = fl
 }
 
 // SetBackoff replaces the backoff policy of a registered flow.

@@ -191,11 +191,17 @@ func (w *streamWindow[S, D, C, I, O]) open(ctx context.Context, d D) (*reading[I
 		from = &c
 	}
 	scope, cancel := context.WithCancelCause(w.visit.Scope())
-	unlink := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) }) // while it opens, the unit's end is its end
-	seq, err := within(ctx, w.visit, w.timeout, func(context.Context) (iter.Seq2[I, error], error) { return w.src.Open(scope, d, from) })
-	if err != nil || !unlink() {
+	seq, err := within(ctx, w.visit, w.timeout, func(ctx context.Context) (iter.Seq2[I, error], error) {
+		unlink := context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) }) // while it opens, the unit's end is its end
+		seq, err := w.src.Open(scope, d, from)
+		if err == nil && !unlink() {
+			err = context.Cause(ctx)
+		}
+		return seq, err
+	})
+	if err != nil {
 		cancel(nil)
-		return nil, errorOr(err, context.Cause(ctx))
+		return nil, err
 	}
 	r := read(scope, cancel, seq, w.visit.Grace())
 	return r, w.visit.Attach(r, r.close)
@@ -241,7 +247,7 @@ func (w *streamWindow[S, D, C, I, O]) fill(ctx context.Context, from *reading[I]
 			}
 		}
 	}
-	return nil
+	return context.Cause(ctx) // a window that was interrupted is not flushed any more
 }
 
 // take works on one item.

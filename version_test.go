@@ -296,3 +296,23 @@ func TestARollbackOfAnotherVersionWithoutMigrateIsStuck(t *testing.T) {
 		expect(t, "a stuck run is no failure with a RunError", errors.As(err, new(*segno.RunError)), false)
 	})
 }
+
+func TestACancelledRunOfAnotherVersionIsTranslatedOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		b := newBed(t)
+		var said tally
+		id := interrupted(b, uncertain(&said, hold, true, 0))
+		b.exec("UPDATE _segno_run SET cancel = 1")
+		w := uncertain(&said, hold, true, 0)
+		w.Version, w.Migrate = 2, func(_ int, state string, data []byte) (leg, cargo, error) {
+			var c cargo
+			err := json.Unmarshal(data, &c)
+			c.N += 100
+			return leg(state), c, err
+		}
+		r := b.start(flowOf("f", w))
+		r.ended(id, segno.RunCancelled)
+		expect(t, "undone", said.String(), "s2:101:true:2 s1:101")
+		expect(t, "version and data", fmt.Sprint(r.info(id).Version, string(r.info(id).Data)), `0{"n":1}`)
+	})
+}

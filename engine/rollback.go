@@ -57,7 +57,11 @@ func (r *Run) yield(c *Change) *Change {
 			cause, unknown = fmt.Errorf("%w; %s", cause, e.Error), e.Uncertain
 		}
 	}
-	return r.rollback(cause, unknown, closes).carry(c.After.Data, c.OnCommit)
+	y := r.rollback(cause, unknown, closes)
+	if c.After.Version != r.head.Version {
+		return y // a rollback translates what it needs, from what was stored
+	}
+	return y.carry(c.After.Data, c.OnCommit)
 }
 
 // misroute rolls back behind a step that succeeded but may not go where it

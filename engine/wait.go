@@ -37,7 +37,7 @@ func (r *Run) recall(now time.Time) (*Change, error) {
 		return c, nil
 	}
 	r.head.Child = 0
-	if child.Status == Completed && !child.Ended.After(r.head.VisitDue) {
+	if due := r.head.VisitDue; child.Ended.Before(due) || child.Status == Completed && child.Ended.Equal(due) {
 		r.head.VisitDue, r.head.Child = time.Time{}, child.Run
 		if r.leaving(now) {
 			r.head.Child = 0

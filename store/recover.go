@@ -65,6 +65,10 @@ func (tx *Tx) Recover(now time.Time, suspectFor time.Duration) (rec Recovery, er
 			rec.Overdue++
 		}
 	}
+	// What a stop has suspended may go on at once, also if the clock was set back since.
+	if _, err := tx.do("UPDATE _segno_run SET wake = ?1 WHERE run IN (SELECT run FROM _segno_run "+openRuns+"status IN ('pending', 'undoing') AND wake > ?1 AND (due IS NULL OR status = 'pending' AND started IS NOT NULL))", micros(now)); err != nil {
+		return rec, err
+	}
 	row = tx.w.conn.QueryRowContext(background, "SELECT count(*) FROM _segno_run "+openRuns+"status IN ('pending', 'undoing') AND crashes >= ?", SuspectAfter)
 	if err := row.Scan(&rec.Suspects); err != nil {
 		return rec, tx.note(err)

@@ -109,6 +109,9 @@ func inhabit(t *testing.T, s *Store) {
 		if err := tx.PutLimiter(Limiter{Name: "quota", Start: now, Until: now.Add(time.Hour), Used: 3, Quota: 9, At: now}); err != nil {
 			return err
 		}
+		if err := tx.Signal(1, Signal{Name: "go", Message: "m1", Payload: []byte(`{}`)}, now); err != nil {
+			return err
+		}
 		return tx.Event("paused", "f", "lunch", now)
 	})
 	if err != nil {
@@ -119,7 +122,7 @@ func inhabit(t *testing.T, s *Store) {
 // publicViews are the views that segno promises, as far as they are built.
 var publicViews = []string{
 	"segno_breakers", "segno_due", "segno_errors", "segno_events", "segno_flows", "segno_history", "segno_limiters", "segno_log",
-	"segno_owner", "segno_runs", "segno_slots",
+	"segno_owner", "segno_runs", "segno_signals", "segno_slots",
 }
 
 func TestViewsReadTheSameInTheShell(t *testing.T) {
