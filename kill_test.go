@@ -79,6 +79,7 @@ var killScenarios = map[string]func(*killChild){
 	"stop":          killStop,
 	"sweep":         killSweep,
 	"history":       killHistory,
+	"cursors":       killCursors,
 }
 
 // TestKillChild is no test: it is the program that the kill tests run.
