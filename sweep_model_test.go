@@ -256,16 +256,7 @@ func TestSweepCall(t *testing.T) {
 // The parent is cancelled while the child sleeps: first the child rolls back.
 func TestSweepCallCancelled(t *testing.T) {
 	for name, drive := range map[string]func(context.Context, *segno.RunningScheduler) error{
-		"Cancel": func(ctx context.Context, r *segno.RunningScheduler) error {
-			id, err := r.Trigger(ctx, "f", segno.Trigger{Key: "1"})
-			if err == nil {
-				err = segnotest.At(ctx, 10*time.Second)
-			}
-			if info, _ := r.Run(ctx, id); err == nil && !info.Status.Ended() {
-				err = r.CancelRun(ctx, id)
-			}
-			return err
-		},
+		"Cancel":  sweepCancel(10*time.Second, segno.Trigger{}),
 		"Timeout": sweepTrigger("1"),
 	} {
 		t.Run(name, func(t *testing.T) {
