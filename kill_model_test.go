@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/segnodev/segno"
 	"github.com/segnodev/segno/segnotest"
 )
 
@@ -18,13 +17,12 @@ import (
 type killModelRig struct {
 	*killRig
 	model  killModel
-	begun  map[string]int           // how often each unit began
-	booked map[string]bool          // units with a row, at the last death
-	naps   map[int]int64            // until when a visit waits, once it is known
-	until  int64                    // an open breaker's end, at the last death
-	used   int                      // of the quota, at the last death
-	seen   int                      // events judged
-	head   map[segno.RunID]killHead // as of the clean life
+	begun  map[string]int  // how often each unit began
+	booked map[string]bool // units with a row, at the last death
+	naps   map[int]int64   // until when a visit waits, once it is known
+	until  int64           // an open breaker's end, at the last death
+	used   int             // of the quota, at the last death
+	seen   int             // events judged
 }
 
 func newKillModelRig(t *testing.T, name string) *killModelRig {

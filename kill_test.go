@@ -82,6 +82,7 @@ var killScenarios = map[string]func(*killChild){
 	"sweep":         killSweep,
 	"history":       killHistory,
 	"model":         killModelLife,
+	"cursors":       killCursors,
 }
 
 // TestKillChild is no test: it is the program that the kill tests run.

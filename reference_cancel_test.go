@@ -167,9 +167,9 @@ func engineC15(t *testing.T) {
 	var seen tally
 	r := startOne(t, one(func(ctx context.Context, _ *cargo) (leg, error) {
 		var all sync.WaitGroup
-		for n := range 10 {
+		for range 10 {
 			all.Go(func() {
-				clone, stop := context.WithTimeout(context.WithValue(ctx, n, n), time.Hour)
+				clone, stop := context.WithTimeout(ctx, time.Hour)
 				defer stop()
 				<-clone.Done()
 				seen.add("%v", context.Cause(clone) == context.Cause(ctx))

@@ -124,54 +124,6 @@ func resting(said *tally, d time.Duration) do {
 	return func(ctx context.Context, _ *cargo) (leg, error) { return done, rest(ctx, said, d) }
 }
 
-// kinds are steps of every processing model that do not end within a minute, or
-// would tell of it.
-func kinds(said *tally) map[string]do {
-	finish := func(context.Context, *cargo, []segno.Settled[int]) (leg, error) { said.add("finish"); return done, nil }
-	item := func(ctx context.Context, n int) (int, error) { return n, rest(ctx, said, time.Minute) }
-	branch := func(ctx context.Context, _ cargo) (int, error) { return 1, rest(ctx, said, time.Minute) }
-	return map[string]do{
-		"plain": resting(said, time.Minute),
-		"poll":  segno.Poll(func(context.Context, *cargo) (leg, time.Duration, error) { return "", 10 * time.Millisecond, nil }),
-		"timer": segno.Timer(func(context.Context, *cargo) (time.Time, error) { return time.Now().Add(time.Minute), nil },
-			func(context.Context, *cargo) (leg, error) { said.add("finish"); return done, nil }),
-		"sleep": segno.Sleep[cargo](time.Minute, done),
-		"batch": segno.Batch(func(context.Context, cargo) ([]int, error) { return []int{1, 2, 3}, nil }, item, finish),
-		"split": segno.Split(segno.Join{}, finish, branch, branch, branch),
-		"stepped": segno.Stepped(func(ctx context.Context, _ *cargo, n *int) (leg, bool, error) {
-			*n++
-			return "", true, rest(ctx, new(tally), 10*time.Millisecond)
-		}),
-		"stream": segno.Stream(countTo(said, 1_000_000)),
-	}
-}
-
-// countTo is a source of the countTo up to n, one each 10 ms, in windows of
-// three. It tells of its windows and of its end.
-func countTo(said *tally, n int) segno.Source[leg, cargo, int, int, int] {
-	return segno.Source[leg, cargo, int, int, int]{
-		Open: func(_ context.Context, _ cargo, from *int) (iter.Seq2[int, error], error) {
-			first := 1
-			if from != nil {
-				first = *from + 1
-			}
-			return func(yield func(int, error) bool) {
-				for i := first; i <= n && yield(i, nil); i++ {
-				}
-			}, nil
-		},
-		Item: func(ctx context.Context, i int) (int, int, error) {
-			return i, i, rest(ctx, new(tally), 10*time.Millisecond)
-		},
-		Flush: func(_ context.Context, _ *cargo, window []int) (leg, bool, error) {
-			said.add("%v", fmt.Sprint(window))
-			return "", false, nil
-		},
-		Close: func(context.Context, *cargo) (leg, error) { said.add("finish"); return done, nil },
-		Count: 3,
-	}
-}
-
 // dirty makes the undo of a step fail.
 func dirty(w route, name leg) route {
 	return change(w, name, func(s *segno.Step[leg, cargo]) {

@@ -101,7 +101,7 @@ func refBreakerReopen(t *testing.T) {
 		feed(t, br, "F")
 		time.Sleep(time.Minute)
 		feed(t, br, "SF")
-		expect(t, "the new deadline", expectRefused(t, "after the probe", br).Until.Sub(time.Now()), 30*time.Second)
+		expect(t, "the new deadline", time.Until(expectRefused(t, "after the probe", br).Until), 30*time.Second)
 		time.Sleep(30 * time.Second)
 		feed(t, br, "S") // the success before is forgotten
 	})
@@ -185,7 +185,7 @@ func refBreakerBadPolicy(t *testing.T) {
 		b.start()
 		feed(t, zero, "FFFFF")
 		feed(t, huge, "F")
-		expect(t, "open by default", expectRefused(t, "zero", zero).Until.Sub(time.Now()), 30*time.Second)
+		expect(t, "open by default", time.Until(expectRefused(t, "zero", zero).Until), 30*time.Second)
 		expectRefused(t, "huge", huge)
 	})
 }
@@ -226,7 +226,7 @@ func refBreakerRestart(t *testing.T) {
 		time.Sleep(20 * time.Second)
 		b.kill()
 		br := start()
-		expect(t, "rejects for", expectRefused(t, "after the restart", br).Until.Sub(time.Now()), 40*time.Second)
+		expect(t, "rejects for", time.Until(expectRefused(t, "after the restart", br).Until), 40*time.Second)
 		time.Sleep(40*time.Second - time.Microsecond)
 		expectRefused(t, "just before the end", br)
 		time.Sleep(time.Microsecond)

@@ -285,7 +285,7 @@ func engineS25(t *testing.T) {
 	r := startOne(t, one(fail))
 	r.fails()
 	r.stands(segno.StatusBackoff, 1, 1)
-	if d := r.status("f").NextEligible.Sub(time.Now()); d < 900*time.Millisecond || d > 1100*time.Millisecond {
+	if d := time.Until(r.status("f").NextEligible); d < 900*time.Millisecond || d > 1100*time.Millisecond {
 		t.Errorf("the window: got = %v, want 1s ± 10 %%", d)
 	}
 }

@@ -379,7 +379,7 @@ func TestManyRunsWait(t *testing.T) {
 		f := segno.Flow{ID: "f", Workflow: hears(&said, "a", "b"), Overlap: segno.Allow(2)}
 		r := b.start(f)
 		var ids []segno.RunID
-		for range 60 {
+		for range 20 {
 			ids = append(ids, r.trigger("f", cargo{}))
 		}
 		synctest.Wait()
@@ -463,7 +463,7 @@ func TestSignalsBesideAStop(t *testing.T) {
 			}
 			sent <- n
 		}()
-		time.Sleep(200 * time.Microsecond)
+		time.Sleep(20 * time.Microsecond)
 		b.stop()
 		n := <-sent
 		r = b.start(f)
