@@ -84,7 +84,7 @@ func (r *RunningScheduler) passOver(tx *store.Tx, f *flow, row *store.Flow, now 
 			row.Next = time.Time{} // it was the only one; plan makes another
 		}
 	}
-	return nil
+	return unmark(tx, row)
 }
 
 // PauseFlow keeps a flow's slots from firing. It does not touch runs in flight,
