@@ -40,7 +40,7 @@ func (r *RunningScheduler) change(ctx context.Context, id string, fn func(tx *st
 		}
 		f.plan(row, now)
 		next := row.Next
-		tx.After(func() { r.alarm.before(next) })
+		tx.After(func() { r.planned(next) })
 		return nil
 	})
 	return f.named(err)

@@ -122,7 +122,7 @@ func (r *RunningScheduler) settle(tx *store.Tx, row *store.Flow, h *engine.Head)
 	}
 	f.plan(row, now)
 	next := row.Next
-	tx.After(func() { r.alarm.before(next) })
+	tx.After(func() { r.planned(next) })
 }
 
 // outcome applies a run's end to streak, gate and trip. The end of a run that

@@ -30,12 +30,27 @@ func (f *flow) seat(called bool) seat {
 func (p *places) take(s seat) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.free <= 0 || s.limit > 0 && p.used[s.flow] >= s.limit {
-		p.short = true
+	if !p.has(s) {
 		return false
 	}
 	p.free--
 	p.used[s.flow]++
+	return true
+}
+
+// room reports whether there is a place, without taking it.
+func (p *places) room(s seat) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.has(s)
+}
+
+// has is room; the caller holds mu. One that goes away without a place is noted.
+func (p *places) has(s seat) bool {
+	if p.free <= 0 || s.limit > 0 && p.used[s.flow] >= s.limit {
+		p.short = true
+		return false
+	}
 	return true
 }
 

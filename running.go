@@ -43,6 +43,8 @@ type RunningScheduler struct {
 	endErr   error         // set before ended is closed
 	nextLook time.Time     // of the dispatcher at the lock
 	suspects atomic.Bool   // some run is, or was, a suspect
+	// backfills says that one may be open: the dispatcher looks, and finds out.
+	backfills atomic.Bool
 
 	mu      sync.Mutex // guards what follows
 	live    map[*engine.Run]*flow
@@ -62,6 +64,7 @@ func newRunning(s *Scheduler) *RunningScheduler {
 		live: map[*engine.Run]*flow{}, byRun: map[int64]*engine.Run{}, lost: map[*engine.Run]string{},
 		waiters: map[RunID][]chan engine.Head{},
 	}
+	r.backfills.Store(true)
 	r.base = context.WithValue(context.Background(), schedulerKey{}, r)
 	return r
 }

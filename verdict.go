@@ -134,6 +134,9 @@ func (r *RunningScheduler) again(tx *store.Tx, f *flow, row *store.Flow, now tim
 	}
 	h := f.head(f.input, now)
 	h.Slot, h.Try = slot, try
+	if h.Backfill, err = tx.BackfillOf(row, slot); err != nil {
+		return err
+	}
 	return r.create(tx, f, row, &h, now)
 }
 
