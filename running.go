@@ -23,7 +23,6 @@ type RunningScheduler struct {
 	log        *slog.Logger
 	now        func() time.Time
 	order      []*flow
-	flows      map[string]*flow
 	store      *store.Store
 	eng        *engine.Engine
 	resources  resources
@@ -56,7 +55,7 @@ type RunningScheduler struct {
 
 func newRunning(s *Scheduler) *RunningScheduler {
 	r := &RunningScheduler{
-		opts: s.opts, log: s.opts.Logger, now: s.now, order: s.flows, flows: s.byID,
+		opts: s.opts, log: s.opts.Logger, now: s.now, order: s.flows, queries: queries{flows: s.byID},
 		resources: resources{list: s.opts.Resources}, observers: observers{list: s.opts.Observers}, guards: s.guards,
 		places:   places{free: s.opts.MaxConcurrent, used: map[string]int{}},
 		alarm:    alarm{ring: make(chan struct{}, 1)},
@@ -75,7 +74,7 @@ func wallClock() time.Time { return time.Now().Round(0).UTC().Truncate(time.Micr
 // use connects the engine to the store.
 func (r *RunningScheduler) use(st *store.Store) {
 	r.store = st
-	r.queries = queries{from: &st.Reader, at: func() time.Time { return r.now() }, named: r.reading}
+	r.queries = queries{flows: r.flows, places: &r.places, from: &st.Reader, at: func() time.Time { return r.now() }, named: r.reading}
 	r.eng = &engine.Engine{
 		Journal: st, Now: r.now, Grace: r.opts.Grace, AbandonAfter: r.opts.AbandonAfter, ParkAfter: r.opts.ParkAfter,
 		MaxData: r.opts.MaxData, MaxCrashes: r.opts.MaxCrashes, HandOver: r.handOver, Cleared: r.cleared,
