@@ -173,7 +173,11 @@ func clearStreak(row *store.Flow) {
 // active. One that is active itself, and parked, must not wait for it.
 func (r *RunningScheduler) alone(h *engine.Head) bool {
 	f := r.flows[h.Flow]
-	return f != nil && (f.Overlap == Skip || f.Overlap == Replace) && h.Status == engine.Pending && !h.Cancel && h.Parent == 0
+	return f != nil && f.alone(h)
+}
+
+func (f *flow) alone(h *engine.Head) bool {
+	return (f.Overlap == Skip || f.Overlap == Replace) && h.Status == engine.Pending && !h.Cancel && h.Parent == 0
 }
 
 // claim takes a run that waits in the file, if its flow has room for it, and

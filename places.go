@@ -54,6 +54,19 @@ func (p *places) has(s seat) bool {
 	return true
 }
 
+// lack says which place is missing, in the words of Explain: "" if there is one.
+func (p *places) lack(s seat) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.free <= 0:
+		return ReasonMaxConcurrent
+	case s.limit > 0 && p.used[s.flow] >= s.limit:
+		return ReasonOverlap
+	}
+	return ""
+}
+
 // force takes a place beyond all limits: for a run whose goroutine
 // was lost, together with its first place.
 func (p *places) force(s seat) {

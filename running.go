@@ -74,7 +74,7 @@ func wallClock() time.Time { return time.Now().Round(0).UTC().Truncate(time.Micr
 // use connects the engine to the store.
 func (r *RunningScheduler) use(st *store.Store) {
 	r.store = st
-	r.queries = queries{flows: r.flows, places: &r.places, from: &st.Reader, at: func() time.Time { return r.now() }, named: r.reading}
+	r.queries = queries{flows: r.flows, seats: &r.places, from: &st.Reader, at: func() time.Time { return r.now() }, named: r.reading}
 	r.eng = &engine.Engine{
 		Journal: st, Now: r.now, Grace: r.opts.Grace, AbandonAfter: r.opts.AbandonAfter, ParkAfter: r.opts.ParkAfter,
 		MaxData: r.opts.MaxData, MaxCrashes: r.opts.MaxCrashes, HandOver: r.handOver, Cleared: r.cleared,
