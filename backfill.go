@@ -22,7 +22,8 @@ const maxBackfill = 100_000
 // order of the slots, when nothing of the flow that is scheduled or triggered
 // waits: one at a time under Skip and Replace, where it waits for open runs and
 // replaces none, otherwise as many as Allow and Options.MaxConcurrent have
-// places for. A pause, a trip and the backoff window hold it up; its failures
+// places for. A slot that comes while one of them is open meets it as it would
+// any other run: Skip skips the slot, Replace cancels the run. A pause, a trip and the backoff window hold it up; its failures
 // count for them as those of other runs. Flow.MaxRuns does not count its runs,
 // and the ledger keeps what became of the slots. segno_backfills tells how far
 // it is.

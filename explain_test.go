@@ -2,6 +2,7 @@ package segno_test
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -74,8 +75,8 @@ func TestExplainGivesTheOneReason(t *testing.T) {
 			why(t, r, "trips", segno.Explanation{
 				Reason: segno.ReasonTripped, Text: "tripped after 1 failure in a row, until ResetFlow: test: went wrong",
 			})
-			why(t, r, "busy", segno.Explanation{Reason: segno.ReasonOverlap, Blocker: busy, Text: "run 4 " + executing})
-			why(t, r, "replaced", segno.Explanation{Reason: segno.ReasonOverlap, Blocker: other, Text: "run 5 " + executing})
+			why(t, r, "busy", segno.Explanation{Reason: segno.ReasonOverlap, Blocker: busy, Text: fmt.Sprintf("run %d ", busy) + executing})
+			why(t, r, "replaced", segno.Explanation{Reason: segno.ReasonOverlap, Blocker: other, Text: fmt.Sprintf("run %d ", other) + executing})
 			why(t, r, "manual", segno.Explanation{Reason: segno.ReasonManual, Text: "manual: it runs when it is triggered"})
 			why(t, r, "once", segno.Explanation{
 				Reason: segno.ReasonNoSlot, Text: "no slot any more: the only one, 2000-01-01T00:00:00Z, is past",
@@ -188,7 +189,7 @@ func TestExplainRunSaysWhereARunStands(t *testing.T) {
 		for flow, want := range map[string]segno.Explanation{
 			"parked": {Reason: segno.ReasonParked, Until: begin.Add(time.Hour), Text: "parked in a, visit 1, until " + inAnHour},
 			"signal": {Reason: segno.ReasonSignal, Until: begin.Add(time.Hour), Text: `waits in a for the signal "go", at most until ` + inAnHour},
-			"parent": {Reason: segno.ReasonChild, Blocker: called, Text: "waits in a for run 4, which it called"},
+			"parent": {Reason: segno.ReasonChild, Blocker: called, Text: fmt.Sprintf("waits in a for run %d, which it called", called)},
 			"later":  {Reason: segno.ReasonNotBefore, Until: begin.Add(time.Hour), Text: "triggered for " + inAnHour},
 			"good":   {Reason: segno.ReasonEnded, Text: "completed in done at 2000-01-01T00:00:00Z (now)"},
 			"bad":    {Reason: segno.ReasonEnded, Text: "failed in a at 2000-01-01T00:00:00Z (now): test: went wrong"},
@@ -202,7 +203,7 @@ func TestExplainRunSaysWhereARunStands(t *testing.T) {
 			Reason: segno.ReasonCancelled, Text: "a cancel was asked for: it rolls back as soon as a lets it",
 		})
 		whyRun(t, r, "replaced", second, segno.Explanation{
-			Reason: segno.ReasonOverlap, Blocker: ids["replaced"], Text: "behind run 8, which is running in a",
+			Reason: segno.ReasonOverlap, Blocker: ids["replaced"], Text: fmt.Sprintf("behind run %d, which is running in a", ids["replaced"]),
 		})
 		time.Sleep(2 * time.Minute)
 		whyRun(t, r, "undone", ids["undone"], segno.Explanation{
