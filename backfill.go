@@ -23,10 +23,10 @@ const maxBackfill = 100_000
 // waits: one at a time under Skip and Replace, where it waits for open runs and
 // replaces none, otherwise as many as Allow and Options.MaxConcurrent have
 // places for. A slot that comes while one of them is open meets it as it would
-// any other run: Skip skips the slot, Replace cancels the run. A pause, a trip and the backoff window hold it up; its failures
-// count for them as those of other runs. Flow.MaxRuns does not count its runs,
-// and the ledger keeps what became of the slots. segno_backfills tells how far
-// it is.
+// any other run: Skip skips the slot, Replace cancels the run. A pause, a trip
+// and the backoff window hold the job up; its failures count for them as those of
+// other runs. Flow.MaxRuns does not count its runs, and the ledger keeps what
+// became of the slots. segno_backfills tells how far it is.
 //
 // It returns ErrConfig for a flow that is manual or a FixedDelay, for a range
 // that ends before it begins or has more than 100,000 slots, and ErrNotFound.
