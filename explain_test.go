@@ -173,7 +173,7 @@ func TestExplainRunSaysWhereARunStands(t *testing.T) {
 				Do: segno.Call("child", child, func(cargo) cargo { return cargo{} }, func(context.Context, *cargo, segno.Run[leg, cargo]) (leg, error) { return done, nil }),
 			})),
 			flowOf("later", one(to(done))), flowOf("good", one(to(done))), flowOf("bad", one(fail)), flowOf("undone", undone),
-			segno.Flow{ID: "replaced", Workflow: one(deaf(time.Hour, done, nil)), Overlap: segno.Replace},
+			{ID: "replaced", Workflow: one(deaf(time.Hour, done, nil)), Overlap: segno.Replace},
 		}
 		r := b.start(flows...)
 		ids := map[string]segno.RunID{}
