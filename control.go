@@ -40,7 +40,7 @@ func (r *RunningScheduler) change(ctx context.Context, id string, fn func(tx *st
 		}
 		f.plan(row, now)
 		next := row.Next
-		tx.After(func() { r.alarm.before(next) })
+		tx.After(func() { r.planned(next) })
 		return nil
 	})
 	return f.named(err)
@@ -84,7 +84,7 @@ func (r *RunningScheduler) passOver(tx *store.Tx, f *flow, row *store.Flow, now 
 			row.Next = time.Time{} // it was the only one; plan makes another
 		}
 	}
-	return nil
+	return unmark(tx, row)
 }
 
 // PauseFlow keeps a flow's slots from firing. It does not touch runs in flight,

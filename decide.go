@@ -43,7 +43,7 @@ type verdict struct {
 
 // verdict decides the slots in (cursor, now].
 func (f *flow) verdict(row *store.Flow, skips []store.Skip, now time.Time) verdict {
-	v := verdict{f: f, of: *row, skips: skips, upto: row.Cursor}
+	v := verdict{f: f, of: *row, skips: f.moved(row, skips), upto: row.Cursor}
 	end := f.ripe(row, now)
 	if reason, until := blockedBy(row, now); reason != "" {
 		v.pass(earlier(until, end), reason)

@@ -67,7 +67,14 @@ func (r *RunningScheduler) pass(ctx context.Context, now time.Time) (time.Time, 
 	if err := r.dispatchSuspect(ctx, now); err != nil {
 		return now, err
 	}
+	again, err := r.dispatchBackfills(ctx, now)
+	if err != nil {
+		return now, err
+	}
 	next, err := r.store.NextTime(ctx, now)
+	if !again.IsZero() && (next.IsZero() || again.Before(next)) {
+		next = again
+	}
 	if end := r.suspect.window(now); !end.IsZero() && (next.IsZero() || end.Before(next)) {
 		next = end
 	}

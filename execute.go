@@ -122,7 +122,7 @@ func (r *RunningScheduler) settle(tx *store.Tx, row *store.Flow, h *engine.Head)
 	}
 	f.plan(row, now)
 	next := row.Next
-	tx.After(func() { r.alarm.before(next) })
+	tx.After(func() { r.planned(next) })
 }
 
 // outcome applies a run's end to streak, gate and trip. The end of a run that
@@ -173,7 +173,11 @@ func clearStreak(row *store.Flow) {
 // active. One that is active itself, and parked, must not wait for it.
 func (r *RunningScheduler) alone(h *engine.Head) bool {
 	f := r.flows[h.Flow]
-	return f != nil && (f.Overlap == Skip || f.Overlap == Replace) && h.Status == engine.Pending && !h.Cancel && h.Parent == 0
+	return f != nil && f.alone(h)
+}
+
+func (f *flow) alone(h *engine.Head) bool {
+	return (f.Overlap == Skip || f.Overlap == Replace) && h.Status == engine.Pending && !h.Cancel && h.Parent == 0
 }
 
 // claim takes a run that waits in the file, if its flow has room for it, and

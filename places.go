@@ -30,13 +30,41 @@ func (f *flow) seat(called bool) seat {
 func (p *places) take(s seat) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.free <= 0 || s.limit > 0 && p.used[s.flow] >= s.limit {
-		p.short = true
+	if !p.has(s) {
 		return false
 	}
 	p.free--
 	p.used[s.flow]++
 	return true
+}
+
+// room reports whether there is a place, without taking it.
+func (p *places) room(s seat) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.has(s)
+}
+
+// has is room; the caller holds mu. One that goes away without a place is noted.
+func (p *places) has(s seat) bool {
+	if p.free <= 0 || s.limit > 0 && p.used[s.flow] >= s.limit {
+		p.short = true
+		return false
+	}
+	return true
+}
+
+// lack says which place is missing, in the words of Explain: "" if there is one.
+func (p *places) lack(s seat) string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case p.free <= 0:
+		return ReasonMaxConcurrent
+	case s.limit > 0 && p.used[s.flow] >= s.limit:
+		return ReasonOverlap
+	}
+	return ""
 }
 
 // force takes a place beyond all limits: for a run whose goroutine

@@ -59,6 +59,8 @@ func (r *Reader) Owner(ctx context.Context) (Owner, error) {
 
 // queries are what can be asked of a file, by its owner and by a Reader alike.
 type queries struct {
+	flows map[string]*flow // that the program has registered; a Reader knows none
+	seats *places          // nil: a Reader's
 	from  *store.Reader
 	at    func() time.Time
 	named func(what string, err error) error // says what an error is about

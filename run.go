@@ -43,6 +43,8 @@ type RunInfo struct {
 	Data        json.RawMessage `json:"data"`
 	Key         string          `json:"key,omitempty"`
 	Slot        time.Time       `json:"slot,omitzero"`
+	Try         int             `json:"try,omitempty"`      // of its slot, from 0: see Flow.SlotRetries
+	Backfill    int64           `json:"backfill,omitempty"` // id of the backfill that made it
 	Missed      int             `json:"missed,omitempty"`
 	Due         time.Time       `json:"due,omitzero"` // of a wait
 	Deadline    time.Time       `json:"deadline,omitzero"`
@@ -87,7 +89,8 @@ type Entry struct {
 func runInfo(h *engine.Head) RunInfo {
 	info := RunInfo{
 		ID: RunID(h.Run), Flow: h.Flow, Status: RunStatus(h.Status), State: h.State, Visit: h.Visit, Attempt: h.Attempt,
-		Data: json.RawMessage(h.Data), Key: h.Key, Slot: h.Slot, Missed: h.Missed, Due: h.Due, Deadline: h.Deadline,
+		Data: json.RawMessage(h.Data), Key: h.Key, Slot: h.Slot, Try: h.Try, Backfill: h.Backfill,
+		Missed: h.Missed, Due: h.Due, Deadline: h.Deadline,
 		Created: h.Created, Started: h.Started, Ended: h.Ended, Crashes: h.Crashes, Uncertain: h.Uncertain, Cancel: h.Cancel,
 		Version: h.Version, Error: h.Error, Cause: string(h.Cause), Note: h.Note,
 		Child: RunID(h.Child), Parent: RunID(h.Parent),

@@ -23,7 +23,6 @@ type RunningScheduler struct {
 	log        *slog.Logger
 	now        func() time.Time
 	order      []*flow
-	flows      map[string]*flow
 	store      *store.Store
 	eng        *engine.Engine
 	resources  resources
@@ -45,6 +44,8 @@ type RunningScheduler struct {
 	endErr   error         // set before ended is closed
 	nextLook time.Time     // of the dispatcher at the lock
 	suspects atomic.Bool   // some run is, or was, a suspect
+	// backfills says that one may be open: the dispatcher looks, and finds out.
+	backfills atomic.Bool
 
 	mu      sync.Mutex // guards what follows
 	live    map[*engine.Run]*flow
@@ -56,7 +57,7 @@ type RunningScheduler struct {
 
 func newRunning(s *Scheduler) *RunningScheduler {
 	r := &RunningScheduler{
-		opts: s.opts, log: s.opts.Logger, now: s.now, built: s.built, order: s.flows, flows: s.byID,
+		opts: s.opts, log: s.opts.Logger, now: s.now, built: s.built, order: s.flows, queries: queries{flows: s.byID},
 		resources: resources{list: s.opts.Resources}, observers: observers{list: s.opts.Observers}, guards: s.guards,
 		places:   places{free: s.opts.MaxConcurrent, used: map[string]int{}},
 		alarm:    alarm{ring: make(chan struct{}, 1)},
@@ -64,6 +65,7 @@ func newRunning(s *Scheduler) *RunningScheduler {
 		live: map[*engine.Run]*flow{}, byRun: map[int64]*engine.Run{}, lost: map[*engine.Run]string{},
 		waiters: map[RunID][]chan engine.Head{},
 	}
+	r.backfills.Store(true)
 	r.base = context.WithValue(context.Background(), schedulerKey{}, r)
 	return r
 }
@@ -74,7 +76,7 @@ func wallClock() time.Time { return time.Now().Round(0).UTC().Truncate(time.Micr
 // use connects the engine to the store.
 func (r *RunningScheduler) use(st *store.Store) {
 	r.store = st
-	r.queries = queries{from: &st.Reader, at: func() time.Time { return r.now() }, named: r.reading}
+	r.queries = queries{flows: r.flows, seats: &r.places, from: &st.Reader, at: func() time.Time { return r.now() }, named: r.reading}
 	r.eng = &engine.Engine{
 		Journal: st, Now: r.now, Grace: r.opts.Grace, AbandonAfter: r.opts.AbandonAfter, ParkAfter: r.opts.ParkAfter,
 		MaxData: r.opts.MaxData, MaxCrashes: r.opts.MaxCrashes, HandOver: r.handOver, Cleared: r.cleared,

@@ -94,6 +94,10 @@ func storedSchedule(text string) Schedule {
 		if d, err := time.ParseDuration(rest); err == nil {
 			s = Every(d)
 		}
+	case "fixed": // delay: it has no slots but the one that is stored with it
+		if d, err := time.ParseDuration(strings.TrimPrefix(rest, "delay ")); err == nil {
+			s = FixedDelay(d)
+		}
 	case "cron":
 		s = Cron(rest)
 	case "at":

@@ -116,7 +116,7 @@ func (r *RunningScheduler) trigger(tx *store.Tx, f *flow, t Trigger, input []byt
 	if t.Reset { // the gate may have held back a slot
 		f.plan(row, now)
 		next := row.Next
-		tx.After(func() { r.alarm.before(next) })
+		tx.After(func() { r.planned(next) })
 	}
 	return RunID(h.Run), err
 }

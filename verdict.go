@@ -59,14 +59,20 @@ func (r *RunningScheduler) record(tx *store.Tx, v *verdict, row *store.Flow, now
 		default:
 			err = enter(tx, row, d, 0, now)
 		}
-		if err == nil && d.reason == "skipped_by_user" {
-			err = tx.Skipped(row, d.last)
-		}
 		if err != nil {
 			return err
 		}
 	}
-	return nil
+	return unmark(tx, row)
+}
+
+// unmark forgets the slots that a person marked and that are decided by now, or
+// are none any more.
+func unmark(tx *store.Tx, row *store.Flow) error {
+	if row.Skips == 0 {
+		return nil
+	}
+	return tx.Skipped(row, row.Cursor)
 }
 
 // enter puts one decision on record.
@@ -139,6 +145,9 @@ func (r *RunningScheduler) again(tx *store.Tx, f *flow, row *store.Flow, now tim
 	}
 	h := f.head(f.input, now)
 	h.Slot, h.Try = slot, try
+	if h.Backfill, err = tx.BackfillOf(row, slot); err != nil {
+		return err
+	}
 	return r.create(tx, f, row, &h, now)
 }
 

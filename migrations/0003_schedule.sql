@@ -26,17 +26,20 @@ CREATE TABLE _segno_skip (
     PRIMARY KEY (flow, slot)
 ) STRICT, WITHOUT ROWID;
 
--- Ranges of slots to be run for after the fact, one after the other.
+-- Ranges of slots to be run for after the fact, one after the other. Schedule
+-- and anchor are those of the day it was asked for: they say what the slots are.
 CREATE TABLE _segno_backfill (
-    id     INTEGER PRIMARY KEY,
-    flow   INTEGER NOT NULL REFERENCES _segno_flow (flow),
-    first  INTEGER NOT NULL,
-    last   INTEGER NOT NULL,
-    cursor INTEGER NOT NULL,                -- the last slot that has its run
-    count  INTEGER NOT NULL,                -- slots taken on
-    runs   INTEGER NOT NULL DEFAULT 0,      -- runs made for them
-    at     INTEGER NOT NULL,
-    done   INTEGER
+    id       INTEGER PRIMARY KEY,
+    flow     INTEGER NOT NULL REFERENCES _segno_flow (flow),
+    schedule TEXT    NOT NULL,
+    anchor   INTEGER,
+    first    INTEGER NOT NULL,
+    last     INTEGER NOT NULL,
+    cursor   INTEGER NOT NULL,                -- no slot up to it needs a run any more
+    count    INTEGER NOT NULL,                -- slots taken on
+    runs     INTEGER NOT NULL DEFAULT 0,      -- runs made for them
+    at       INTEGER NOT NULL,
+    done     INTEGER                          -- when the last run was made
 ) STRICT;
 
 CREATE INDEX _segno_backfill_open ON _segno_backfill (flow) WHERE done IS NULL;

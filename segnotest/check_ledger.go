@@ -30,7 +30,20 @@ WHERE (l.outcome = 'skipped') <> (l.reason IS NOT NULL) OR (l.outcome = 'skipped
 
 		`SELECT 'run ' || r.run || ' of slot ' || r.slot || ' has ' || count(l.id) || ' firings in the ledger'
 FROM _segno_run r LEFT JOIN _segno_ledger l ON l.flow = r.flow AND l.first = r.slot AND l.outcome = 'fired' AND l.run = r.run
-WHERE r.slot IS NOT NULL GROUP BY r.run HAVING count(l.id) <> 1`,
+WHERE r.slot IS NOT NULL AND r.try = 0 AND r.backfill IS NULL GROUP BY r.run HAVING count(l.id) <> 1`,
+
+		// The ledger keeps what became of a slot at its time: another run of it, for
+		// a backfill or after a failure, is not in it.
+		`SELECT 'run ' || r.run || ' of a backfill is of slot ' || r.slot || ', which has fired'
+FROM _segno_run r JOIN _segno_ledger l ON l.flow = r.flow AND l.first = r.slot AND l.outcome = 'fired' WHERE r.backfill IS NOT NULL`,
+
+		`SELECT 'run ' || r.run || ' is try ' || r.try || ' of slot ' || r.slot || ', which has not fired'
+FROM _segno_run r LEFT JOIN _segno_ledger l ON l.flow = r.flow AND l.first = r.slot AND l.outcome = 'fired'
+WHERE r.try > 0 AND r.backfill IS NULL AND l.id IS NULL`,
+
+		`SELECT 'backfill ' || b.id || ' has made ' || b.runs || ' of ' || b.count || ' runs, there are ' || count(r.run)
+FROM _segno_backfill b LEFT JOIN _segno_run r ON r.backfill = b.id AND r.try = 0 AND r.flow = b.flow AND r.slot BETWEEN b.first AND b.cursor
+GROUP BY b.id HAVING b.runs < count(r.run) OR b.runs > b.count OR (b.done IS NOT NULL) <> (b.cursor >= b.last)`,
 
 		`SELECT 'run ' || r.run || ' stands for ' || r.missed || ' missed slots, the ledger has ' || coalesce(sum(l.count), 0)
 FROM _segno_run r LEFT JOIN _segno_ledger l ON l.run = r.run AND l.outcome = 'coalesced'

@@ -93,6 +93,19 @@ func (s *Reader) Run(ctx context.Context, run int64) (h engine.Head, err error) 
 	return heads[0], nil
 }
 
+// Blocker returns the oldest open run of a flow, called and stuck ones aside if
+// there is another: first of those that have begun.
+func (s *Reader) Blocker(ctx context.Context, flow string) (h engine.Head, found bool, err error) {
+	query := strings.Replace(selectHead, "FROM _segno_run r JOIN _segno_flow f", "FROM _segno_run r INDEXED BY _segno_run_open CROSS JOIN _segno_flow f", 1) +
+		`WHERE r.ended IS NULL AND r.flow = (SELECT flow FROM _segno_flow WHERE id = ?) AND r.parent IS NULL
+ORDER BY r.status = 'stuck', r.status = 'pending', r.run LIMIT 1`
+	heads, err := s.heads(ctx, query, flow)
+	if err != nil || len(heads) == 0 {
+		return h, false, err
+	}
+	return heads[0], true, nil
+}
+
 // FindRun returns the run of a flow that was triggered with the given key.
 func (s *Reader) FindRun(ctx context.Context, flow, key string) (h engine.Head, err error) {
 	heads, err := s.heads(ctx, selectHead+"WHERE f.id = ? AND r.key = ?", flow, key)

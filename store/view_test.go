@@ -103,6 +103,9 @@ func inhabit(t *testing.T, s *Store) {
 		if err := tx.Ledger(f, slots, now); err != nil {
 			return err
 		}
+		if err := tx.AddBackfill(f, Backfill{Schedule: "every 1m0s", Anchor: now, First: now, Last: now, Cursor: now, Count: 1, At: now}); err != nil {
+			return err
+		}
 		if err := tx.PutBreaker(Breaker{Name: "bank", State: "open", Until: now, Failures: 5, Error: "refused", At: now}); err != nil {
 			return err
 		}
@@ -121,7 +124,7 @@ func inhabit(t *testing.T, s *Store) {
 
 // publicViews are the views that segno promises, as far as they are built.
 var publicViews = []string{
-	"segno_breakers", "segno_due", "segno_errors", "segno_events", "segno_flows", "segno_history", "segno_limiters", "segno_log",
+	"segno_backfills", "segno_breakers", "segno_due", "segno_errors", "segno_events", "segno_flows", "segno_history", "segno_limiters", "segno_log",
 	"segno_owner", "segno_runs", "segno_signals", "segno_slots",
 }
 

@@ -24,8 +24,15 @@ func (a *app) showFlow(ctx context.Context, r *segno.Reader, args []string) erro
 	if err != nil {
 		return err
 	}
+	why, err := r.Explain(ctx, f.ID)
+	if err != nil {
+		return err
+	}
 	if a.output == "json" {
-		return a.json(f)
+		return a.json(struct {
+			segno.FlowInfo
+			Explanation segno.Explanation `json:"explanation"`
+		}{f, why})
 	}
 	now := time.Now()
 	eligible := ""
@@ -46,6 +53,7 @@ func (a *app) showFlow(ctx context.Context, r *segno.Reader, args []string) erro
 		"last error", f.LastError,
 		"paused", pauseText(&f),
 		"orphaned since", stamp(f.OrphanedSince),
+		"not running", why.Text,
 	)
 	a.note("its runs: segno runs list --flow %s --db %s", quoted(f.ID), quoted(a.db))
 	return err

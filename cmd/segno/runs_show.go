@@ -26,8 +26,15 @@ func (a *app) showRun(ctx context.Context, r *segno.Reader, args []string) error
 	if err != nil {
 		return err
 	}
+	why, err := r.ExplainRun(ctx, run.ID)
+	if err != nil {
+		return err
+	}
 	if a.output == "json" {
-		return a.json(run)
+		return a.json(struct {
+			segno.RunInfo
+			Explanation segno.Explanation `json:"explanation"`
+		}{run, why})
 	}
 	now := time.Now()
 	err = a.fields(
@@ -42,6 +49,8 @@ func (a *app) showRun(ctx context.Context, r *segno.Reader, args []string) error
 		"cancel asked", yes(run.Cancel),
 		"key", run.Key,
 		"slot", stamp(run.Slot),
+		"slot's try", count(run.Try),
+		"backfill", count(run.Backfill),
 		"missed slots", count(run.Missed),
 		"created", stamp(run.Created),
 		"started", stamp(run.Started),
@@ -53,6 +62,7 @@ func (a *app) showRun(ctx context.Context, r *segno.Reader, args []string) error
 		"cause", run.Cause,
 		"error", run.Error,
 		"note", run.Note,
+		"stands", why.Text,
 		"data", pretty(run.Data),
 	)
 	a.note("how it came there: segno runs history %d --db %s", run.ID, quoted(a.db))
