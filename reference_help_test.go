@@ -2,8 +2,6 @@ package segno_test
 
 import (
 	"context"
-	"fmt"
-	"iter"
 	"testing"
 	"testing/synctest"
 	"time"
