@@ -8,7 +8,7 @@ import (
 
 // PruneRows is how many rows a request for pruning touches, at most: others wait
 // for it.
-const PruneRows = 500
+const PruneRows = 250
 
 // Keep says which runs that have ended are kept.
 type Keep struct {

@@ -87,7 +87,7 @@ func (tx *Tx) Thin(run int64, c Cut) error {
 	if _, err := tx.do("DELETE FROM _segno_journal WHERE id IN (SELECT value FROM json_each(?))", list(c.Entries)); err != nil {
 		return err
 	}
-	_, err = tx.do(`UPDATE _segno_journal SET prev = nullif(e.value ->> 1, 0) FROM json_each(?) e WHERE id = e.value ->> 0`, list(c.Relink))
+	_, err = tx.do(`UPDATE _segno_journal SET prev = nullif(e.value ->> 1, 0) FROM json_each(?) e WHERE _segno_journal.id = e.value ->> 0`, list(c.Relink))
 	return err
 }
 
