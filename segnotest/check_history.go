@@ -142,7 +142,7 @@ func (h *history) follow(kind string, visit int) {
 	default:
 		h.fault("%q is no kind of entry", kind)
 	}
-	if h.thin { // others stood before it
+	if h.thin || h.blind { // others stood before it
 		high = math.MaxInt
 	}
 	if h.blind {
