@@ -273,3 +273,26 @@ func TestLongRunsAreDeletedInParts(t *testing.T) {
 		})
 	}
 }
+
+// The file becomes smaller behind what was deleted, but for some free pages.
+func TestFileShrinksWhenNothingIsWritten(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		b := newBed(t).with(segno.Options{Retention: segno.Retention{Runs: 1}})
+		f := flowOf("f", segno.Workflow[leg, string]{Initial: legA, Steps: segno.Steps[leg, string]{
+			legA: {Do: func(context.Context, *string) (leg, error) { return done, nil }}, done: {Final: true},
+		}})
+		r := b.start(f)
+		for range 4 {
+			r.completed(r.triggerWith("f", segno.Trigger{Input: strings.Repeat("x", 1<<20-2)}))
+		}
+		before := b.rows("PRAGMA page_count")[0]
+		b.later(31*aDay, f)
+		b.stop()
+		if free := b.rows("SELECT freelist_count < 1100 FROM pragma_freelist_count")[0]; free != "1" {
+			t.Error("free pages: got = many, want about 1,024")
+		}
+		if after := b.rows("PRAGMA page_count")[0]; len(after) > len(before) || after >= before {
+			t.Errorf("pages: got = %s, want fewer than %s", after, before)
+		}
+	})
+}

@@ -31,14 +31,15 @@ func (p *pruner) vacuum(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if free <= max(vacuumSlack, pages/10) {
+		over := free - max(vacuumSlack, pages/10)
+		if over <= 0 {
 			p.pruned = false
 			return nil
 		}
 		if !pause(ctx, wait) || p.store.Commits() != was {
 			return nil // the next pass tries again
 		}
-		n := min(vacuumPages, int(free))
+		n := int(min(vacuumPages, over))
 		if err := p.update(ctx, func(tx *store.Tx) error { return tx.Vacuum(n) }); err != nil {
 			return err
 		}
