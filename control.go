@@ -235,6 +235,9 @@ func (r *RunningScheduler) UndoRun(ctx context.Context, id RunID) error {
 		after := h
 		after.Status, after.Ended, after.Wake, after.Redo = engine.Undoing, time.Time{}, now, true
 		after.UndoAt, after.UndoErrors, after.Attempt, after.Crashes = newest, 0, 1, 0
+		if err := tx.SetNote(h.Run, ""); err != nil { // of an AckRun: it would let the run be deleted
+			return err
+		}
 		err := tx.Replace(h, after, engine.Entry{
 			Kind: engine.KindRollback, State: h.State, Visit: h.Visit, Attempt: h.Attempt, At: now,
 			Cause: h.Cause, Error: "failed undos are repeated; " + h.Error,

@@ -245,7 +245,7 @@ func (r *RunningScheduler) sweepMemos(ctx context.Context) {
 			return err
 		})
 		if err != nil {
-			r.cleanupFailed(err)
+			r.cleanupFailed("memos of closed visits are left for the next start", err)
 			return
 		}
 	}

@@ -74,5 +74,7 @@
 //     the history marks it uncertain.
 //   - A step that ignores its context cannot be stopped, only abandoned.
 //   - Errors of steps are kept as text: see [RunError].
+//   - Old runs are deleted, completed ones after 30 days: see [Retention]. A key
+//     lives as long as its run.
 //   - The file must lie on a local disk, and belongs to one process at a time.
 package segno

@@ -92,8 +92,9 @@ const (
 	// EventUnknownState says that the workflow does not know the state or the
 	// version of a stored run, which then is stuck, or of a visit to be undone.
 	EventUnknownState EventKind = "unknown_state"
-	// EventCleanupFailed says that the memos of closed visits could not be
-	// deleted, with Err. It concerns no run, and the next start tries again.
+	// EventCleanupFailed says that the memos of closed visits, or what is older
+	// than Options.Retention keeps it, could not be deleted, with Err. It concerns
+	// no run, and is tried again: memos by the next start, the rest in a minute.
 	EventCleanupFailed EventKind = "cleanup_failed"
 )
 
@@ -221,12 +222,12 @@ func withCause(err error) error {
 	return &caused{err, &engine.Failure{Cause: cause, Text: err.Error()}}
 }
 
-// cleanupFailed tells of memos that could not be deleted.
-func (r *RunningScheduler) cleanupFailed(err error) {
+// cleanupFailed tells of something that could not be deleted.
+func (r *RunningScheduler) cleanupFailed(what string, err error) {
 	if r.store.Err() != nil || r.isStopping() {
 		return
 	}
-	r.log.Warn("segno: memos of closed visits are left for the next start", "error", err)
+	r.log.Warn("segno: "+what, "error", err)
 	done := make(chan struct{})
 	go func() { // one that calls runtime.Goexit must not end the dispatcher
 		defer close(done)

@@ -258,7 +258,7 @@ WHERE NOT r.redo GROUP BY r.run HAVING count(*) <> (r.ended IS NOT NULL)`},
 	{"an entry's predecessor is of the same run, and its visit the same or one less", `
 SELECT j.id, j.visit, p.visit FROM _segno_journal j LEFT JOIN _segno_journal p ON p.id = j.prev
 WHERE j.prev IS NOT NULL AND (p.id IS NULL OR p.run <> j.run OR p.id >= j.id
-	OR j.kind IN ('enter', 'end') AND j.visit - p.visit NOT IN (0, 1) AND p.kind IN ('enter', 'retry', 'crash'))`},
+	OR j.kind IN ('enter', 'end') AND j.visit - p.visit NOT IN (0, 1) AND p.kind IN ('enter', 'retry', 'crash') AND p.undo IS NULL)`}, // between two undos others may have been pruned
 	{"a run's first entry has no predecessor", `
 SELECT r.run FROM _segno_run r JOIN _segno_journal j ON j.id = r.first WHERE j.prev IS NOT NULL OR j.kind <> 'enter'`},
 	{"no memo belongs to a visit to come", `
@@ -268,9 +268,9 @@ SELECT l.flow, l.first, l.last FROM _segno_ledger l
 WHERE l.last < l.first OR EXISTS (SELECT 1 FROM _segno_ledger o WHERE o.flow = l.flow AND o.first > l.first AND o.first <= l.last)`},
 	{"no slot lies behind its flow's cursor", `
 SELECT f.id, f.cursor, l.last FROM _segno_ledger l JOIN _segno_flow f USING (flow) WHERE l.last > f.cursor`},
-	{"a fired slot has its run", `
-SELECT l.id FROM _segno_ledger l LEFT JOIN _segno_run r ON r.run = l.run AND r.slot = l.first
-WHERE l.outcome = 'fired' AND r.run IS NULL`},
+	{"a fired slot has its run, unless that was pruned", `
+SELECT l.id FROM _segno_ledger l LEFT JOIN _segno_run r USING (run)
+WHERE l.outcome = 'fired' AND (l.run IS NULL OR r.run IS NOT NULL AND r.slot IS NOT l.first)`},
 }
 
 // check asserts that the file is whole and does not contradict itself.

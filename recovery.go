@@ -18,7 +18,7 @@ func start(ctx context.Context, s *Scheduler) (*RunningScheduler, error) {
 	r := newRunning(s)
 	st, err := store.Open(ctx, store.Config{
 		Path: s.path, Standby: s.opts.Standby, SmallWAL: s.opts.SmallWAL, Logger: s.opts.Logger,
-		Settle: r.settle, Gate: crashpoint.From(ctx), Now: r.now,
+		MaxVisits: s.opts.Retention.withDefaults().visits(), Settle: r.settle, Gate: crashpoint.From(ctx), Now: r.now,
 	})
 	if err != nil {
 		return nil, err

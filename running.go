@@ -88,6 +88,7 @@ func (r *RunningScheduler) use(st *store.Store) {
 // run starts the loops, and ties the scheduler to Start's context.
 func (r *RunningScheduler) run(ctx context.Context) {
 	r.loops.Go(r.dispatch)
+	r.loops.Go(r.prune)
 	if len(r.guards.windows) > 0 {
 		r.loops.Go(r.keepWindows)
 	}

@@ -51,6 +51,9 @@ type Options struct {
 	// StopTimeout bounds the Stop that happens when Start's context ends; 0
 	// means 30 s.
 	StopTimeout time.Duration
+	// Retention says what is deleted as it grows old; the zero value keeps runs
+	// for at least 30 days: see there.
+	Retention Retention
 	// SmallWAL leaves the write-ahead log as small as it is: slower, but the file
 	// beside the database does not take 17 MB. For tests.
 	SmallWAL bool
@@ -98,6 +101,7 @@ func (o Options) validate() error {
 			errs = append(errs, fmt.Errorf("%w: Options.%s is negative", ErrConfig, f.name))
 		}
 	}
+	errs = append(errs, o.Retention.validate())
 	errs = append(errs, (&observers{list: o.Observers}).validate()...)
 	return errors.Join(append(errs, (&resources{list: o.Resources}).validate())...)
 }

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"database/sql"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"time"
 
@@ -131,6 +133,9 @@ func existing(tx *store.Tx, f *flow, t Trigger, input []byte) (RunID, error) {
 		return 0, err
 	}
 	first, err := tx.Entry(h.First)
+	if errors.Is(err, sql.ErrNoRows) { // of a long history; there is nothing to compare with any more
+		return RunID(h.Run), nil
+	}
 	if err != nil {
 		return 0, err
 	}

@@ -83,6 +83,7 @@ func (tx *Tx) commit(c *engine.Change) error {
 		return err
 	}
 	tx.counted(c.Before, &c.After)
+	tx.markLong(c)
 	if err := tx.join(c.OnCommit, c.Before); err != nil {
 		return err
 	}
@@ -359,9 +360,9 @@ func (tx *Tx) Hold(h *engine.Head, now time.Time, suspect bool) (bool, error) {
 const holdSQL = `UPDATE _segno_run SET seq = seq + 1, status = ?, held = 1, suspect = ?, wake = ?, started = ?, due = ?
 WHERE run = ? AND seq = ? AND held = 0 RETURNING cancel`
 
-// SetNote keeps a person's note on a run.
+// SetNote keeps a person's note on a run; "" takes it back.
 func (tx *Tx) SetNote(run int64, note string) error {
-	_, err := tx.do("UPDATE _segno_run SET note = ? WHERE run = ?", note, run)
+	_, err := tx.do("UPDATE _segno_run SET note = ? WHERE run = ?", text(note), run)
 	return err
 }
 

@@ -30,6 +30,8 @@ type Config struct {
 	Logger   *slog.Logger
 	Settle   Settle
 	Now      func() time.Time
+	// MaxVisits is how many visits of an open run are kept in its history; 0: all.
+	MaxVisits int
 	// Gate, if set, is called with every commit to be made; tests kill there.
 	// An error of its own, in place of the commit's, is the store's failure.
 	Gate func(commit func() error) error
@@ -185,6 +187,7 @@ func (s *Store) startWriter(ctx context.Context, cfg Config) error {
 	s.w = &writer{
 		conn: conn, path: s.path, log: cfg.Logger, settle: cfg.Settle, smallWAL: cfg.SmallWAL,
 		flows: map[int64]*Flow{}, byID: map[string]*Flow{}, closing: s.closing,
+		long:   longRuns{beyond: cfg.MaxVisits},
 		failed: s.failed, degraded: func(err error) { s.setTrouble(err) },
 	}
 	if err := s.w.prepare(); err != nil {

@@ -153,7 +153,8 @@ func check(t *testing.T, path string) {
 	UNION ALL
 	SELECT c.run, j.prev, j.visit, n + 1 FROM chain c JOIN _segno_journal j ON j.id = c.id AND j.run = c.run
 	WHERE j.prev IS NOT NULL AND j.visit BETWEEN c.visit - 1 AND c.visit)
-SELECT count(*) FROM _segno_run r WHERE NOT EXISTS (SELECT 1 FROM chain c WHERE c.run = r.run AND c.id = r.first)`,
+SELECT count(*) FROM _segno_run r WHERE NOT EXISTS (SELECT 1 FROM chain c WHERE c.run = r.run AND c.id = r.first)
+	AND EXISTS (SELECT 1 FROM _segno_journal WHERE id = r.first) -- else its oldest entries were pruned`,
 		"ends that are not the ends of ended runs": `SELECT count(*) FROM _segno_run r
 WHERE (SELECT count(*) FROM _segno_journal j WHERE j.run = r.run AND j.kind = 'end') <> (r.ended IS NOT NULL)`,
 	} {

@@ -72,6 +72,8 @@ type writer struct {
 	inUser                                                 atomic.Int64 // the writer's goroutine while it is in a function of the user's
 	images                                                 []image      // of the last batch, to be used again
 	stmts                                                  []*sql.Stmt
+	commits                                                atomic.Uint64
+	long                                                   longRuns
 }
 
 // prepare makes the writer's statements, once.
@@ -259,6 +261,7 @@ func (w *writer) commit() error {
 		return err
 	}
 	_, err := w.commitTx.ExecContext(background)
+	w.commits.Add(1)
 	return err
 }
 
