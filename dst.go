@@ -3,6 +3,7 @@ package segno
 import (
 	"fmt"
 	"strings"
+	"time"
 )
 
 // DST says what a cron schedule at fixed times does on the days when its zone
@@ -97,3 +98,56 @@ func (s Schedule) withDST(d DST) Schedule {
 	s.cron = &c
 	return s
 }
+
+// DSTNote says what a change of the clock has to do with a slot of a cron
+// schedule: that its time of day does not exist on that date, or which pass of a
+// repeated time it is. It is "" for any other slot.
+func (s Schedule) DSTNote(slot time.Time) string { return s.note(slot) }
+
+// note does the work of DSTNote.
+func (s Schedule) note(slot time.Time) string {
+	if s.kind != cronKind || s.cron == nil {
+		return ""
+	}
+	c, sec := s.cron, slot.Unix()
+	offset, end := offsetAt(c.zone, sec)
+	w, shown := wall(sec+offset), lastShown(c.zone, sec-1)
+	if first := c.begin(sec, offset); first < w {
+		return c.gapNote(first, w)
+	}
+	if w <= shown {
+		return w.clock() + " comes twice on " + w.date() + ": this is the second time"
+	}
+	if _, _, again := shownAgain(c.zone, w, end); again {
+		return w.clock() + " comes twice on " + w.date() + ": this is the first time"
+	}
+	return ""
+}
+
+// gapNote is the note of the run at the end of a gap, for all matches from the
+// first in the gap on.
+func (c *cronSpec) gapNote(first, end wall) string {
+	last := first
+	for w := first; w < end; w = c.skipped(w+1, end) {
+		last = w
+	}
+	runs := end.clock()
+	if end.midnight() != first.midnight() {
+		runs += " on " + end.date()
+	}
+	if last == first {
+		return first.clock() + " does not exist on " + first.date() + ": runs at " + runs
+	}
+	return first.clock() + " to " + last.clock() + " do not exist on " + first.date() + ": one run at " + runs
+}
+
+// clock is the time of day as 15:04, with the seconds if there are any.
+func (w wall) clock() string {
+	layout := "15:04"
+	if w%60 != 0 {
+		layout = time.TimeOnly
+	}
+	return time.Unix(int64(w), 0).UTC().Format(layout)
+}
+
+func (w wall) date() string { return time.Unix(int64(w), 0).UTC().Format(time.DateOnly) }

@@ -109,3 +109,47 @@ func TestBadDSTRules(t *testing.T) {
 		}
 	}
 }
+
+func TestDSTNotes(t *testing.T) {
+	const ny, lh = "America/New_York", "Australia/Lord_Howe"
+	tests := []struct {
+		zone, slot, spec string // the slot is in UTC
+		rule             DST
+		want             string
+	}{
+		{ny, "2026-03-08 07:00:00", "30 2 * * *", DST{}, "02:30 does not exist on 2026-03-08: runs at 03:00"},
+		{ny, "2026-03-09 06:30:00", "30 2 * * *", DST{}, ""},
+		{ny, "2026-03-08 07:00:00", "0,15,45 2,3 * * *", DST{}, "02:00 to 02:45 do not exist on 2026-03-08: one run at 03:00"},
+		{ny, "2026-03-08 07:15:00", "0,15,45 2,3 * * *", DST{}, ""},
+		{ny, "2026-03-08 07:00:00", "0 3 * * *", DST{}, ""},
+		{ny, "2026-03-08 07:00:00", "0 2,3 * * *", DST{Gap: GapSkip}, ""},
+		{ny, "2026-03-08 07:00:00", "*/30 * * * *", DST{}, ""},
+		{ny, "2026-03-08 07:00:00", "5 30 2 * * *", DST{}, "02:30:05 does not exist on 2026-03-08: runs at 03:00"},
+		{ny, "2026-11-01 05:30:00", "30 1 * * *", DST{}, "01:30 comes twice on 2026-11-01: this is the first time"},
+		{ny, "2026-11-01 06:30:00", "30 1 * * *", DST{Repeat: RepeatSecond}, "01:30 comes twice on 2026-11-01: this is the second time"},
+		{ny, "2026-11-01 05:00:00", "0 * * * *", DST{}, "01:00 comes twice on 2026-11-01: this is the first time"},
+		{ny, "2026-11-01 06:00:00", "0 * * * *", DST{}, "01:00 comes twice on 2026-11-01: this is the second time"},
+		{ny, "2026-11-01 04:59:00", "59 * * * *", DST{}, ""},
+		{ny, "2026-11-01 07:00:00", "0 * * * *", DST{}, ""},
+		{lh, "2026-10-03 15:30:00", "15 2 * * *", DST{}, "02:15 does not exist on 2026-10-04: runs at 02:30"},
+		{lh, "2026-04-04 14:45:00", "45 1 * * *", DST{}, "01:45 comes twice on 2026-04-05: this is the first time"},
+		{"America/Santiago", "2026-09-06 04:00:00", "0 0 * * *", DST{}, "00:00 does not exist on 2026-09-06: runs at 01:00"},
+		{"America/Toronto", "1919-03-31 04:30:00", "45 23 * * *", DST{}, "23:45 does not exist on 1919-03-30: runs at 00:30 on 1919-03-31"},
+		{"Pacific/Apia", "2011-12-30 10:00:00", "0 0 * * *", DST{}, ""},
+		{"UTC", "2026-03-08 07:00:00", "0 7 * * *", DST{}, ""},
+	}
+	for _, tt := range tests {
+		s, slot := Cron("CRON_TZ="+tt.zone+" "+tt.spec).withDST(tt.rule), cronTime(t, "UTC", tt.slot)
+		if next := s.next(time.Time{}, slot.Add(-1)); !next.Equal(slot) {
+			t.Errorf("%s in %s: after %s comes %s", tt.spec, tt.zone, slot, next)
+		}
+		if got := s.note(slot); got != tt.want {
+			t.Errorf("%s in %s at %s: got = %q, want %q", tt.spec, tt.zone, tt.slot, got, tt.want)
+		}
+	}
+	for _, s := range []Schedule{{}, Every(time.Hour), FixedDelay(time.Hour), At(time.Now()), Cron("nonsense")} {
+		if got := s.DSTNote(time.Now()); got != "" {
+			t.Errorf("%q: got = %q, want none", s, got)
+		}
+	}
+}
