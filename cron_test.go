@@ -630,6 +630,9 @@ func FuzzParseCron(f *testing.F) {
 		if !sameCron(again, c) {
 			t.Errorf("parseCron(%q): got = %+v, want = %+v", c, *again, *c)
 		}
+		if s := Cron(expr); s.Describe() == "" || s.Describe() != Cron("TZ="+c.zone.String()+" "+c.text).Describe() {
+			t.Errorf("%q in words: got = %q, want the words of its text, %q", expr, s.Describe(), c)
+		}
 		after := time.Unix(sec, nsec%1e9)
 		if got := c.next(after); !got.IsZero() && !got.After(after) {
 			t.Errorf("%s: next(%s): got = %s, want zero or later", c, after, got)
