@@ -97,6 +97,30 @@ func (c *cronSpec) words() string {
 	return text + c.dst.words()
 }
 
+// DescribeDST says in words what the schedule does where its zone changes the
+// clock, as Describe says when it is due.
+func (s Schedule) DescribeDST() string {
+	switch {
+	case s.cron == nil:
+		return "counts real time"
+	case s.cron.zone == time.UTC:
+		return "none in UTC"
+	case s.cron.wild:
+		return "counts real time: no run for a time that the clock skips, one each for a time that comes twice"
+	}
+	gap, repeat := "runs behind the gap", "runs the first time"
+	if s.cron.dst.Gap == GapSkip {
+		gap = "is left out"
+	}
+	switch s.cron.dst.Repeat {
+	case RepeatSecond:
+		repeat = "runs the second time"
+	case RepeatBoth:
+		repeat = "runs both times"
+	}
+	return "a time that the clock skips " + gap + ", a time that comes twice " + repeat
+}
+
 // words is what a rule adds to the words of a schedule.
 func (d DST) words() string {
 	var words []string

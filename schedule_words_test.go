@@ -117,3 +117,21 @@ func TestADSTRuleInWords(t *testing.T) {
 		expect(t, text, s.Describe(), want)
 	}
 }
+
+func TestWhatAScheduleDoesWhereTheClockChanges(t *testing.T) {
+	for text, want := range map[string]string{
+		"every 1h":                           "counts real time",
+		"30 2 * * *":                         "none in UTC",
+		"TZ=Asia/Tokyo */5 2 * * *":          "counts real time: no run for a time that the clock skips, one each for a time that comes twice",
+		"TZ=Asia/Tokyo 0 2 * * *":            "a time that the clock skips runs behind the gap, a time that comes twice runs the first time",
+		"TZ=Asia/Tokyo @daily gap=skip":      "a time that the clock skips is left out, a time that comes twice runs the first time",
+		"TZ=Asia/Tokyo @daily repeat=second": "a time that the clock skips runs behind the gap, a time that comes twice runs the second time",
+		"TZ=Asia/Tokyo @daily repeat=both":   "a time that the clock skips runs behind the gap, a time that comes twice runs both times",
+	} {
+		s, err := segno.ParseSchedule(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		expect(t, text, s.DescribeDST(), want)
+	}
+}
