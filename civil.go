@@ -8,7 +8,7 @@ import (
 
 // robfig/cron's Next loses or repeats runs where a zone changes its clock, and can return a time
 // that is not after its argument. So the next firing is computed here, in two layers: match searches
-// the calendar, where every day has 24 hours, and nextWild and nextFixed take its answer to the zone.
+// the calendar, where every day has 24 hours, and search takes its answer to the zone.
 
 // A wall is what a clock on the wall shows, in seconds since it showed 1970-01-01 00:00:00. It is
 // read as if it were UTC, so that calendar arithmetic meets no gap and no repeated hour.
@@ -34,18 +34,14 @@ var (
 // A wild spec fires at every instant whose wall clock matches: it counts real time, so a skipped hour
 // has none and a repeated hour has them twice. Any other spec fires once for each match of the
 // calendar: a time inside a gap fires at the first instant after it, one with all others in that gap,
-// and a time that comes twice fires the first time. A date that its zone left out has no firing.
+// and a time that comes twice fires the first time, unless its DST rule says otherwise. A date that
+// its zone left out has no firing.
 func (c *cronSpec) next(after time.Time) time.Time {
 	sec := max(after.Unix(), minCronSec)
 	if sec > maxCronSec {
 		return time.Time{}
 	}
-	at, ok := int64(0), false
-	if c.wild {
-		at, ok = c.nextWild(sec)
-	} else {
-		at, ok = c.nextFixed(sec)
-	}
+	at, ok := c.search(sec + 1)
 	t := time.Unix(at, 0).UTC()
 	if !ok || !t.After(after) { // a scheduler that gets a time in the past runs for ever
 		return time.Time{}
@@ -53,32 +49,88 @@ func (c *cronSpec) next(after time.Time) time.Time {
 	return t
 }
 
-func (c *cronSpec) nextWild(sec int64) (int64, bool) {
-	for sec++; ; {
+// search returns the first firing at sec or later. It walks the spans between changes of the zone's
+// clock, and past those that the calendar has nothing for.
+func (c *cronSpec) search(sec int64) (int64, bool) {
+	for {
 		offset, end := offsetAt(c.zone, sec)
-		w, ok := c.match(wall(sec + offset))
+		w, ok := c.match(c.begin(sec, offset))
 		if !ok {
 			return 0, false
 		}
-		if at := int64(w) - offset; at < end {
-			return at, true
+		if w < wall(sec+offset) { // in the gap that ends at sec
+			return sec, true
 		}
-		sec = end
+		at := int64(w) - offset
+		switch {
+		case at < end && c.rule().Repeat == RepeatSecond:
+			if sec, ok = c.beforeLast(at, offset, end); !ok {
+				return at, true
+			}
+		case at < end:
+			return at, true
+		case end-sec < maxShift: // what comes next may show times before the present one
+			sec = end
+		default:
+			sec = max(end, int64(w)-maxShift)
+		}
 	}
 }
 
-func (c *cronSpec) nextFixed(sec int64) (int64, bool) {
-	for w := lastShown(c.zone, sec) + 1; ; {
-		var ok bool
-		if w, ok = c.match(w); !ok {
-			return 0, false
-		}
-		at := firstShown(c.zone, w)
-		if !leftOut(c.zone, w, at) {
-			return at, true
-		}
-		w = w.midnight() + dayLength
+// begin returns the wall clock time from which on a match fires at sec or later in its span: what
+// the clock shows at sec, unless the rule has an eye on what it skipped just before, or has shown.
+func (c *cronSpec) begin(sec, offset int64) wall {
+	shown, rule := wall(sec+offset), c.rule()
+	if rule == realTime {
+		return shown
 	}
+	fresh := lastShown(c.zone, sec-1) + 1
+	switch {
+	case fresh < shown && rule.Gap == GapRunAfter:
+		return c.skipped(fresh, shown)
+	case fresh > shown && rule.Repeat == RepeatFirst:
+		return fresh
+	}
+	return shown
+}
+
+// skipped returns the first match in the gap between two wall clock times, the second of them if
+// there is none. A date that lies in the gap as a whole does not exist.
+func (c *cronSpec) skipped(from, to wall) wall {
+	for w := from; ; {
+		var ok bool
+		if w, ok = c.match(w); !ok || w >= to {
+			return to
+		}
+		day := w.midnight()
+		if day < from || day+dayLength > to {
+			return w
+		}
+		w = day + dayLength
+	}
+}
+
+// beforeLast reports whether the clock shows again what it shows at the instant at, of a span with
+// the given offset and end. If so, it returns the next instant that may be the last to show its time.
+func (c *cronSpec) beforeLast(at, offset, end int64) (next int64, again bool) {
+	ahead, until, again := shownAgain(c.zone, wall(at+offset), end)
+	if again && end-1+offset-ahead < until { // so is all that is left of the span
+		return end, true
+	}
+	return at + 1, again
+}
+
+// shownAgain looks for a span, from the instant sec on, in which the zone's clocks show w, and
+// returns its offset and end.
+func shownAgain(zone *time.Location, w wall, sec int64) (offset, end int64, ok bool) {
+	for sec < int64(w)+maxShift {
+		offset, end = offsetAt(zone, sec)
+		if at := int64(w) - offset; sec <= at && at < end {
+			return offset, end, true
+		}
+		sec = end
+	}
+	return 0, 0, false
 }
 
 // lastShown returns the latest time that the zone's clocks have shown up to the instant sec. It is
@@ -92,26 +144,6 @@ func lastShown(zone *time.Location, sec int64) wall {
 		from = end
 	}
 	return wall(last)
-}
-
-// firstShown returns the first instant at which the zone's clocks show w or later: later if they are
-// turned forward over w. It never decreases in w, and for all w after lastShown(zone, sec) it is
-// after sec.
-func firstShown(zone *time.Location, w wall) int64 {
-	for sec := int64(w) - maxShift; ; {
-		offset, end := offsetAt(zone, sec)
-		if at := max(sec, int64(w)-offset); at < end {
-			return at
-		}
-		sec = end
-	}
-}
-
-// leftOut reports whether the zone has no instant in the date of w, of which at is firstShown.
-func leftOut(zone *time.Location, w wall, at int64) bool {
-	day := w.midnight()
-	offset, _ := offsetAt(zone, at)
-	return wall(at+offset) >= day+dayLength && firstShown(zone, day) == at
 }
 
 // offsetAt returns how far the zone is ahead of UTC at the instant sec, and an instant up to which it

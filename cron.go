@@ -25,6 +25,7 @@ type cronSpec struct {
 
 	orDays bool // both day fields are restricted: either may match
 	wild   bool // the minute or the hour begins with *: fires in real time, see next
+	dst    DST  // what else holds at a change of the clock, if it is not wild
 }
 
 // A cronField is one column of a cron expression.
@@ -106,7 +107,8 @@ func parseCron(expr string) (*cronSpec, error) {
 	return c, nil
 }
 
-// String returns the canonical text of c, which parseCron reads back as the same schedule.
+// String returns the canonical text of c, which parseCron reads back as the same schedule, its DST
+// rule aside.
 func (c *cronSpec) String() string {
 	if c.zone == time.UTC {
 		return c.text

@@ -18,6 +18,10 @@ type Flow struct {
 	Workflow Definition
 	// Schedule says when the flow is due; the zero value is manual.
 	Schedule Schedule
+	// DST says what a cron schedule at fixed times does where its zone changes the
+	// clock; the zero value runs once for each date. Another schedule has no use for
+	// it, and ignores it.
+	DST DST
 	// Backoff says what failed runs cost; the zero value is a ready policy.
 	Backoff BackoffPolicy
 	// Overlap says what happens while a run is open; the zero value is Skip.
@@ -183,7 +187,8 @@ type flow struct {
 
 // newFlow checks a registration.
 func newFlow(f Flow, position int) (*flow, error) {
-	errs := []error{f.Schedule.validate(), f.Backoff.validate()}
+	errs := []error{f.Schedule.validate(), f.DST.validate(), f.Backoff.validate()}
+	f.Schedule = f.Schedule.withDST(f.DST)
 	fault := func(format string, args ...any) {
 		errs = append(errs, fmt.Errorf("%w: "+format, append([]any{ErrConfig}, args...)...))
 	}

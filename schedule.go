@@ -67,7 +67,8 @@ func badInterval(d time.Duration) error {
 	return nil
 }
 
-// String is the schedule as it is stored and listed; "" is manual.
+// String is the schedule as it is stored and listed, and as ParseSchedule reads
+// it; "" is manual.
 func (s Schedule) String() string {
 	switch s.kind {
 	case interval:
@@ -78,7 +79,7 @@ func (s Schedule) String() string {
 		if s.cron == nil {
 			return "cron " + s.expr
 		}
-		return "cron " + s.cron.String()
+		return strings.TrimSpace("cron " + s.cron.String() + " " + s.cron.dst.String())
 	case once:
 		return "at " + s.at.Format(time.RFC3339Nano)
 	}
@@ -88,24 +89,8 @@ func (s Schedule) String() string {
 // storedSchedule reads a schedule back from what String made of it; one that an
 // older program wrote and this one cannot read has no slots.
 func storedSchedule(text string) Schedule {
-	var s Schedule
-	switch kind, rest, _ := strings.Cut(text, " "); kind {
-	case "every":
-		if d, err := time.ParseDuration(rest); err == nil {
-			s = Every(d)
-		}
-	case "fixed": // delay: it has no slots but the one that is stored with it
-		if d, err := time.ParseDuration(strings.TrimPrefix(rest, "delay ")); err == nil {
-			s = FixedDelay(d)
-		}
-	case "cron":
-		s = Cron(rest)
-	case "at":
-		if t, err := time.Parse(time.RFC3339Nano, rest); err == nil {
-			s = At(t)
-		}
-	}
-	if s.err != nil {
+	s, err := ParseSchedule(text)
+	if err != nil {
 		return Schedule{}
 	}
 	return s

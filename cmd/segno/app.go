@@ -72,7 +72,8 @@ never writes. "segno demo" shows what such a file survives.`,
 		Example: `  segno demo
   segno flows list --db app.db
   segno runs list --db app.db --status failed,stuck -o json
-  segno runs history 7 --db app.db`,
+  segno runs history 7 --db app.db
+  segno schedules next "30 2 * * *" --zone America/New_York`,
 		Args:          cobra.NoArgs,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -92,7 +93,7 @@ never writes. "segno demo" shows what such a file survives.`,
 	flags.StringVar(&a.db, "db", "", "database file (default: $SEGNO_DB)")
 	flags.StringVarP(&a.output, "output", "o", "table", "output: "+strings.Join(outputs, " or "))
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp))
-	root.AddCommand(a.demo(), a.demoWorker(), a.flows(), a.runs(), a.doctor(), a.version())
+	root.AddCommand(a.demo(), a.demoWorker(), a.flows(), a.runs(), a.schedules(), a.doctor(), a.version())
 	return root
 }
 
