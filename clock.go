@@ -50,15 +50,9 @@ func (r *RunningScheduler) lookAtClock(ctx context.Context, now time.Time) {
 		if d > 0 {
 			return tx.Event("clock_step", "", fmt.Sprintf("forward by %v, to %s: slots that have passed are caught up with", d, now.Format(time.RFC3339)), now)
 		}
-		anew := 0
-		for _, f := range r.order {
-			was := tx.Flow(f.ID).Anchor
-			if err := r.reanchor(tx, f, now); err != nil {
-				return err
-			}
-			if !tx.Flow(f.ID).Anchor.Equal(was) {
-				anew++
-			}
+		anew, err := r.reanchorAll(tx, now)
+		if err != nil {
+			return err
 		}
 		return tx.Event("clock_step", "", fmt.Sprintf("back by %v, to %s: what was decided stays so; %d intervals begin anew", -d, now.Format(time.RFC3339), anew), now)
 	})
@@ -67,46 +61,99 @@ func (r *RunningScheduler) lookAtClock(ctx context.Context, now time.Time) {
 	}
 }
 
-// reanchor lets a flow go on after its clock was set back. An interval whose
-// next slot is more than two of them away begins anew; a flow whose past lies a
-// day or more ahead was run by a wrong clock, and its cursor is set back: no
-// slot of that past fires a second time all the same.
+// reanchorAll lets all flows go on after the clock was set back, and returns
+// how many begin anew.
+func (r *RunningScheduler) reanchorAll(tx *store.Tx, now time.Time) (anew int, err error) {
+	for _, f := range r.order {
+		row := tx.Flow(f.ID)
+		if f.wrong(row, now) || f.tooFar(row, now) {
+			if f.Schedule.kind == interval || f.Schedule.kind == fixedDelay {
+				anew++
+			}
+			if err := r.reanchor(tx, f, now); err != nil {
+				return 0, err
+			}
+		}
+		row.ClampGate(now)
+		f.plan(row, now)
+	}
+	return anew, nil
+}
+
+// wrong reports whether a flow's past lies a day or more ahead: it was run by a
+// wrong clock.
+func (f *flow) wrong(row *store.Flow, now time.Time) bool {
+	return row.Cursor.Sub(now) > wrongBy || row.LastRun.Sub(now) > wrongBy
+}
+
+// tooFar reports whether a clock that was set back has moved the flow's next
+// slot out of reach: more than two intervals away, or more than the delay.
+func (f *flow) tooFar(row *store.Flow, now time.Time) bool {
+	switch f.Schedule.kind {
+	case interval:
+		next := f.next(row, row.Cursor)
+		return !next.IsZero() && next.Sub(later(now, f.StartAt)) > 2*f.Schedule.d
+	case fixedDelay:
+		return row.RetrySlot.IsZero() && row.Next.After(later(later(now.Add(f.Schedule.d), row.Gate(now)), f.StartAt))
+	}
+	return false
+}
+
+// astray reports whether a flow that is found in the file has to be set right:
+// an interval waits for the clock, if that is not a day behind.
+func (f *flow) astray(row *store.Flow, now time.Time) bool {
+	return f.wrong(row, now) || f.Schedule.kind == fixedDelay && f.tooFar(row, now)
+}
+
+// reanchor lets a flow go on after its clock was set back. An interval or a
+// FixedDelay begins anew. If it was run by a wrong clock, its cursor is set
+// back, with what was decided of slots to come: none that fired does so a second
+// time all the same.
 func (r *RunningScheduler) reanchor(tx *store.Tx, f *flow, now time.Time) error {
 	row := tx.Flow(f.ID)
-	wrong := row.Cursor.Sub(now) > wrongBy || row.LastRun.Sub(now) > wrongBy
-	every := f.Schedule.kind == interval
-	next := f.next(row, row.Cursor)
-	switch {
-	case every && (wrong || !next.IsZero() && next.Sub(now) > 2*f.Schedule.d):
+	wrong := f.wrong(row, now)
+	if wrong {
+		if err := r.rollBack(tx, f, row, now); err != nil {
+			return err
+		}
+	}
+	switch f.Schedule.kind {
+	case interval:
 		n, err := tx.Events("reanchored", f.ID)
 		if err != nil {
 			return err
 		}
 		// A grid of its own: none of its slots was on another one.
-		row.Anchor = now.Add(f.Schedule.d + time.Duration(n+1)*tick)
+		row.Anchor = later(now.Add(f.Schedule.d), f.StartAt).Add(time.Duration(n+1) * tick)
 		row.Cursor = now
-		if err := tx.Event("reanchored", f.ID, "next at "+row.Anchor.Format(time.RFC3339Nano), now); err != nil {
-			return err
+		return tx.Event("reanchored", f.ID, "next at "+row.Anchor.Format(time.RFC3339Nano), now)
+	case fixedDelay:
+		if !f.tooFar(row, now) {
+			return nil
 		}
-	case wrong && row.Cursor.After(now):
-		row.Cursor = now
+		row.Cursor, row.Next = earlier(row.Cursor, now), now.Add(f.Schedule.d)
+		return tx.Event("reanchored", f.ID, "next at "+row.Next.Format(time.RFC3339Nano), now)
 	}
-	if wrong {
-		if row.LastRun.After(now) {
-			row.LastRun = now
-		}
-		if err := tx.Event("clock_rollback", f.ID, "its past lay more than a day ahead: it was run by a wrong clock", now); err != nil {
-			return err
-		}
-	}
-	f.plan(row, now)
 	return nil
+}
+
+// rollBack takes a flow out of the past that a wrong clock gave it.
+func (r *RunningScheduler) rollBack(tx *store.Tx, f *flow, row *store.Flow, now time.Time) error {
+	err := tx.Undecide(row, now, func(first time.Time) (time.Time, int) {
+		st := f.Schedule.between(row.Anchor, first.Add(-tick), now)
+		return st.last, st.count
+	})
+	if err != nil {
+		return err
+	}
+	row.Cursor, row.LastRun = earlier(row.Cursor, now), earlier(row.LastRun, now)
+	return tx.Event("clock_rollback", f.ID, "its past lay more than a day ahead: it was run by a wrong clock", now)
 }
 
 // sane reports whether the clock can be right: it cannot show a time before the
 // program was built. While it does, nothing is dispatched.
 func (r *RunningScheduler) sane(ctx context.Context, now time.Time) bool {
-	bad := !r.built.IsZero() && r.built.Sub(now) > wrongBy
+	bad := r.wrongClock(now)
 	if bad == r.clock.insane {
 		return !bad
 	}
@@ -117,8 +164,52 @@ func (r *RunningScheduler) sane(ctx context.Context, now time.Time) bool {
 			now.Format(time.RFC3339), r.built.Format(time.RFC3339))
 	}
 	r.log.Error("segno: clock", "kind", kind, "note", note)
-	_ = r.update(ctx, func(tx *store.Tx) error { return tx.Event(kind, "", note, now) })
+	err := r.update(ctx, func(tx *store.Tx) error {
+		if err := tx.Event(kind, "", note, now); err != nil || bad {
+			return err
+		}
+		return r.setRight(tx, now)
+	})
+	if err != nil && r.store.Err() == nil && !r.isStopping() {
+		r.log.Error("segno: the clock", "error", err)
+	}
 	return !bad
+}
+
+// wrongClock reports whether the time is one that cannot be.
+func (r *RunningScheduler) wrongClock(now time.Time) bool {
+	return !r.built.IsZero() && r.built.Sub(now) > wrongBy
+}
+
+// setRight does what Start has left for a clock that can be right: a flow that
+// was registered before begins now.
+func (r *RunningScheduler) setRight(tx *store.Tx, now time.Time) error {
+	for _, f := range r.order {
+		row := tx.Flow(f.ID)
+		if r.wrongClock(row.Registered) {
+			row.Registered, row.Next = now, time.Time{}
+			f.firstSlot(row, now)
+		}
+		if f.astray(row, now) {
+			if err := r.reanchor(tx, f, now); err != nil {
+				return err
+			}
+		}
+		row.ClampGate(now)
+		f.plan(row, now)
+	}
+	return nil
+}
+
+// payRuns makes the runs of RunOnStart that Start has left for a right clock.
+func (r *RunningScheduler) payRuns(ctx context.Context) {
+	if !r.owing {
+		return
+	}
+	r.owing = false
+	if err := r.runOnStart(ctx); err != nil && r.store.Err() == nil && !r.isStopping() {
+		r.log.Error("segno: runs at the start", "error", err)
+	}
 }
 
 // buildTime returns when the program's commit was made, the zero time if it

@@ -57,6 +57,9 @@ func (r *RunningScheduler) reset(tx *store.Tx, f *flow, row *store.Flow, now tim
 		return err
 	}
 	was := fmt.Sprintf("streak %d, %s", row.Streak, row.Outcome)
+	if f.Schedule.kind == fixedDelay && !row.GateUntil.IsZero() && row.Next.Equal(row.GateUntil) {
+		row.Next = later(row.GateSet.Add(f.Schedule.d), now) // it waited for the gate only
+	}
 	clearStreak(row)
 	if row.Outcome == string(StatusTripped) || row.Outcome == string(StatusBackoff) {
 		row.Outcome = string(StatusIdle)
@@ -70,8 +73,13 @@ func (r *RunningScheduler) passOver(tx *store.Tx, f *flow, row *store.Flow, now 
 	if err != nil {
 		return err
 	}
+	if !row.RetrySlot.IsZero() {
+		row.RetrySlot, row.RetryTry = time.Time{}, 0
+		if f.Schedule.kind == fixedDelay {
+			row.Next = time.Time{} // it was that of the retry
+		}
+	}
 	v := f.verdict(row, skips, now)
-	row.RetrySlot, row.RetryTry = time.Time{}, 0
 	for _, d := range v.decisions {
 		if d.outcome != skipped {
 			break

@@ -53,24 +53,52 @@ func (f *flow) verdict(row *store.Flow, skips []store.Skip, now time.Time) verdi
 		v.resume = true
 	}
 	if gate := row.Gate(now); !row.GateUntil.IsZero() {
-		if f.Schedule.kind != once { // its only slot waits for the gate
-			v.pass(earlier(gate.Add(-tick), end), "backoff")
-		}
+		v.pass(earlier(f.gated(row, gate, now), end), "backoff")
 		if gate.After(now) {
 			return v
 		}
 	}
 	if f.MaxLateness > 0 {
-		v.pass(earlier(now.Add(-f.MaxLateness-tick), end), "too_late")
+		v.pass(earlier(f.ripe(row, now.Add(-f.MaxLateness-tick)), end), "too_late")
 	}
-	if f.CatchUp == CatchUpSkip && f.Schedule.kind != fixedDelay {
-		v.pass(earlier(now.Add(-onTime-f.Jitter-tick), end), "missed")
+	if f.CatchUp == CatchUpSkip && f.Schedule.kind != fixedDelay && f.Schedule.kind != once {
+		v.pass(earlier(f.ripe(row, now.Add(-onTime-tick)), end), "missed")
 	}
 	v.fire(end, now)
-	if v.upto.Equal(row.Cursor) && !row.RetrySlot.IsZero() {
-		v.retry = true
-	}
+	v.retry = v.upto.Equal(row.Cursor) && !row.RetrySlot.IsZero()
 	return v
+}
+
+// keepsForGate reports whether the slots that have come wait for the gate: the
+// only one of At, and those that run in turn and were missed before it closed.
+func (f *flow) keepsForGate(row *store.Flow) bool {
+	return f.Schedule.kind == once || f.inTurn() && f.slots(row, row.Cursor, row.GateSet).count > 0
+}
+
+// gated returns up to which time slots are lost to the gate. Where the one that
+// failed would be tried again at the gate's end, the newest that has come by
+// then fires instead.
+func (f *flow) gated(row *store.Flow, gate, now time.Time) time.Time {
+	lost := gate.Add(-tick)
+	switch {
+	case f.keepsForGate(row):
+		return row.Cursor
+	case row.RetrySlot.IsZero() || f.CatchUp == CatchUpSkip:
+		return lost
+	case gate.After(now):
+		return row.Cursor
+	case f.slots(row, later(row.Cursor, lost), f.ripe(row, now)).count > 0:
+		return lost
+	}
+	if st := f.slots(row, row.Cursor, lost); st.count > 0 {
+		return st.last.Add(-tick)
+	}
+	return lost
+}
+
+// inTurn reports whether missed slots run one after the other.
+func (f *flow) inTurn() bool {
+	return f.CatchUp.limit() > 0 && (f.Overlap == Skip || f.Overlap == Replace)
 }
 
 // blockedBy says why no slot up to the returned time can fire.
@@ -151,7 +179,7 @@ func (v *verdict) fireAll(upto, now time.Time, limit int) {
 			probe.upto = st.last
 		}
 	})
-	serial := v.f.Overlap == Skip || v.f.Overlap == Replace
+	serial := v.f.inTurn()
 	if serial && total > 0 && v.of.Open(v.f.Serial) > 0 && v.f.late(&v.of, now) {
 		return
 	}
@@ -217,7 +245,7 @@ func (f *flow) next(row *store.Flow, t time.Time) time.Time {
 }
 
 // slots returns the slots in (from, upto]. The only slot of a FixedDelay is
-// the one that its last run left.
+// the one that its last run left, and none while one is to be tried again.
 func (f *flow) slots(row *store.Flow, from, upto time.Time) stretch {
 	if f.MaxRuns > 0 && row.Fired >= f.MaxRuns {
 		return stretch{}
@@ -231,14 +259,22 @@ func (f *flow) slots(row *store.Flow, from, upto time.Time) stretch {
 	if f.Schedule.kind != fixedDelay {
 		return f.Schedule.between(row.Anchor, from, upto)
 	}
-	if row.Next.IsZero() || row.Next.After(upto) || !row.Next.After(from) {
+	if row.Next.IsZero() || row.Next.After(upto) || !row.Next.After(from) || !row.RetrySlot.IsZero() {
 		return stretch{}
 	}
 	return stretch{first: row.Next, last: row.Next, count: 1}
 }
 
 // before returns the slot before the last of a stretch.
-func (f *flow) before(row *store.Flow, st stretch) time.Time { return f.nth(row, st, st.count-1) }
+func (f *flow) before(row *store.Flow, st stretch) time.Time {
+	for back := time.Second; st.last.Add(-back).After(st.first); back *= 2 {
+		near := f.slots(row, st.last.Add(-back), st.last.Add(-tick))
+		if near.count > 0 {
+			return near.last
+		}
+	}
+	return later(st.first, f.slots(row, st.first, st.last.Add(-tick)).last)
+}
 
 // nth returns the nth slot of a stretch, from 1.
 func (f *flow) nth(row *store.Flow, st stretch, n int) time.Time {
@@ -253,7 +289,7 @@ func (f *flow) nth(row *store.Flow, st stretch, n int) time.Time {
 }
 
 // ripe returns the time up to which slots are due at now: the newest may have
-// to wait for its jitter.
+// to wait for its jitter, those before it have not.
 func (f *flow) ripe(row *store.Flow, now time.Time) time.Time {
 	if f.Jitter == 0 || f.Schedule.kind == fixedDelay {
 		return now
@@ -272,7 +308,7 @@ func (f *flow) due(row *store.Flow, slot time.Time) time.Time {
 	if limit == 0 || slot.IsZero() || f.Schedule.kind == fixedDelay {
 		return slot
 	}
-	if next := f.next(row, slot); !next.IsZero() {
+	if next := f.Schedule.next(row.Anchor, slot); !next.IsZero() {
 		limit = min(limit, next.Sub(slot)/2)
 	}
 	h := fnv.New64a()
@@ -301,7 +337,7 @@ func (f *flow) plan(row *store.Flow, now time.Time) {
 	}
 	gate := row.Gate(now)
 	if !row.GateUntil.IsZero() && gate.After(row.Next) && !row.Next.IsZero() {
-		if row.Next = gate; f.Schedule.kind != once {
+		if row.Next = gate; !f.keepsForGate(row) {
 			row.Next = f.due(row, f.next(row, gate.Add(-tick)))
 		}
 	}
@@ -312,7 +348,7 @@ func (f *flow) plan(row *store.Flow, now time.Time) {
 
 // backlog reports whether slots that were missed wait for an open run to end.
 func (f *flow) backlog(row *store.Flow, now time.Time) bool {
-	return f.CatchUp.limit() > 0 && (f.Overlap == Skip || f.Overlap == Replace) && row.Open(f.Serial) > 0 && f.late(row, now)
+	return f.inTurn() && row.Open(f.Serial) > 0 && f.late(row, now)
 }
 
 // planBlocked plans a flow of which nothing can fire: its slots are put on
@@ -330,6 +366,10 @@ func (f *flow) planBlocked(row *store.Flow, now time.Time, reason string) {
 
 // planDelay plans a FixedDelay, whose only slot follows from the end of a run.
 func (f *flow) planDelay(row *store.Flow, now time.Time) {
+	if !row.RetrySlot.IsZero() {
+		row.Next = later(row.Gate(now), now)
+		return
+	}
 	if !row.Next.IsZero() && !row.GateUntil.IsZero() {
 		row.Next = later(row.Next, row.Gate(now))
 	}

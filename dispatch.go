@@ -32,6 +32,7 @@ func (r *RunningScheduler) dispatch() {
 			continue
 		}
 		r.lookAtClock(ctx, now)
+		r.payRuns(ctx)
 		next, err := r.pass(ctx, now)
 		if err != nil && r.store.Err() == nil && !r.isStopping() {
 			r.log.Error("segno: dispatching", "error", err)

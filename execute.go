@@ -151,9 +151,10 @@ func (f *flow) failed(row *store.Flow, h *engine.Head) {
 	row.GateSet, row.GateDelay, row.GateUntil = time.Time{}, 0, time.Time{}
 	if f.Backoff.trips(row.Streak) || row.Outcome == string(StatusTripped) {
 		row.Outcome = string(StatusTripped)
+		row.RetrySlot, row.RetryTry = time.Time{}, 0
 		return
 	}
-	if !h.Slot.IsZero() && h.Try < f.SlotRetries {
+	if f.triesAgain(row, h) {
 		row.RetrySlot, row.RetryTry = h.Slot, h.Try+1
 	}
 	row.Outcome = string(StatusIdle)
@@ -161,6 +162,14 @@ func (f *flow) failed(row *store.Flow, h *engine.Head) {
 		row.Outcome = string(StatusBackoff)
 		row.GateSet, row.GateDelay, row.GateUntil = h.Ended, delay, h.Ended.Add(delay)
 	}
+}
+
+// triesAgain reports whether the slot of a failed run gets another one: not if
+// a newer slot was decided meanwhile, and not while the flow is paused.
+func (f *flow) triesAgain(row *store.Flow, h *engine.Head) bool {
+	reason, until := blockedBy(row, h.Ended)
+	paused := reason != "" && until.Equal(h.Ended)
+	return !h.Slot.IsZero() && h.Try < f.SlotRetries && !h.Slot.Before(row.Cursor) && !paused
 }
 
 func clearStreak(row *store.Flow) {

@@ -40,10 +40,12 @@ type Flow struct {
 	// the zero value is CatchUpLatest.
 	CatchUp CatchUp
 	// MaxLateness skips slots that could be dispatched only so much later, as
-	// too_late; 0: no limit.
+	// too_late; Jitter does not count. 0: no limit.
 	MaxLateness time.Duration
 	// SlotRetries is how often a slot whose run failed is tried again, when the
-	// backoff window ends, unless a newer slot has come by then; 0: never.
+	// backoff window ends: as another run of the same slot. If a newer slot has
+	// come by then, that one fires instead. A pause, a reset and a trip end it.
+	// 0: never; the flow waits for its next slot behind the window.
 	SlotRetries int
 	// Jitter delays each slot by a part of this, drawn from the flow's id and the
 	// slot, and so the same on every start; less than half of the way to the next
@@ -69,7 +71,8 @@ const (
 	// CatchUpLatest makes one run for the newest slot; the others are coalesced
 	// into it, and counted.
 	CatchUpLatest CatchUp = 0
-	// CatchUpSkip makes none: the flow waits for its next slot.
+	// CatchUpSkip makes none: the flow waits for its next slot. That of At fires
+	// all the same.
 	CatchUpSkip CatchUp = 1
 )
 
@@ -216,7 +219,7 @@ func newFlow(f Flow, position int) (*flow, error) {
 		}
 	}
 	f.StartAt, f.EndAt = instant(f.StartAt), instant(f.EndAt)
-	if !f.EndAt.IsZero() && (f.EndAt.Before(f.StartAt) || f.Schedule.validate() == nil && f.neverFires()) {
+	if !f.EndAt.IsZero() && f.EndAt.Before(f.StartAt) || f.Schedule.validate() == nil && f.neverFires() {
 		errs = append(errs, fmt.Errorf("%w: no slot lies between StartAt and EndAt", ErrNeverFires))
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -243,11 +246,15 @@ func (f *flow) named(err error) error {
 
 // neverFires reports whether the bounds leave the schedule no slot.
 func (f *Flow) neverFires() bool {
-	if f.Schedule.kind != cronKind && f.Schedule.kind != once {
+	if f.Schedule.kind != once && (f.Schedule.kind != cronKind || f.EndAt.IsZero()) {
 		return false
 	}
-	next := f.Schedule.next(time.Time{}, f.StartAt.Add(-tick))
-	return next.IsZero() || next.After(f.EndAt)
+	from := time.Time{}
+	if !f.StartAt.IsZero() {
+		from = f.StartAt.Add(-tick)
+	}
+	next := f.Schedule.next(time.Time{}, from)
+	return next.IsZero() || !f.EndAt.IsZero() && next.After(f.EndAt)
 }
 
 // instant is a time of the user's as it is stored: UTC, to the microsecond.

@@ -16,5 +16,8 @@ func (s *Scheduler) SetClock(ahead func() time.Duration) {
 	s.now = func() time.Time { return wallClock().Add(ahead()) }
 }
 
+// SetBuilt makes the scheduler take the program to have been built at a time.
+func (s *Scheduler) SetBuilt(at time.Time) { s.built = at }
+
 // InHand returns how many goroutines are in runs at present.
 func (r *RunningScheduler) InHand() int { return r.outstanding() }

@@ -265,9 +265,11 @@ SELECT r.run FROM _segno_run r JOIN _segno_journal j ON j.id = r.first WHERE j.p
 SELECT m.run, m.visit, m.key FROM _segno_memo m JOIN _segno_run r USING (run) WHERE m.visit > r.visit`},
 	{"no slot has two outcomes", `
 SELECT l.flow, l.first, l.last FROM _segno_ledger l
-WHERE l.last < l.first OR EXISTS (SELECT 1 FROM _segno_ledger o WHERE o.flow = l.flow AND o.first > l.first AND o.first <= l.last)`},
+WHERE l.last < l.first OR EXISTS (SELECT 1 FROM _segno_ledger o WHERE o.flow = l.flow AND o.first > l.first AND o.first <= l.last)
+	AND NOT EXISTS (SELECT 1 FROM _segno_event e WHERE e.flow = l.flow AND e.kind = 'reanchored')`}, // slots of two grids
 	{"no slot lies behind its flow's cursor", `
-SELECT f.id, f.cursor, l.last FROM _segno_ledger l JOIN _segno_flow f USING (flow) WHERE l.last > f.cursor`},
+SELECT f.id, f.cursor, l.last FROM _segno_ledger l JOIN _segno_flow f USING (flow)
+WHERE l.last > f.cursor AND NOT EXISTS (SELECT 1 FROM _segno_event e WHERE e.flow = f.flow AND e.kind IN ('reanchored', 'clock_rollback'))`},
 	{"a fired slot has its run, unless that was pruned", `
 SELECT l.id FROM _segno_ledger l LEFT JOIN _segno_run r USING (run)
 WHERE l.outcome = 'fired' AND (l.run IS NULL OR r.run IS NOT NULL AND r.slot IS NOT l.first)`},

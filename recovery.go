@@ -48,7 +48,7 @@ func (r *RunningScheduler) recover(ctx context.Context) error {
 		return err
 	}
 	err := r.letGo(ctx)
-	if err == nil {
+	if r.owing = r.wrongClock(r.now()); err == nil && !r.owing {
 		err = r.runOnStart(ctx)
 	}
 	if err != nil {
@@ -88,11 +88,12 @@ func (r *RunningScheduler) reconcile(tx *store.Tx) error {
 			return err
 		}
 		row.Position = f.position
-		if row.Cursor.Sub(now) > wrongBy || row.LastRun.Sub(now) > wrongBy {
+		if !r.wrongClock(now) && f.astray(row, now) {
 			if err := r.reanchor(tx, f, now); err != nil {
 				return err
 			}
 		}
+		row.ClampGate(now)
 		f.plan(row, now)
 	}
 	for _, id := range tx.Flows() {
@@ -142,22 +143,26 @@ func (f *flow) reconcile(tx *store.Tx, row *store.Flow, now time.Time) error {
 		}
 	}
 	schedule := f.Schedule.String()
-	if row.Schedule == schedule {
+	if row.Schedule == schedule && !f.extended(row) {
 		return nil
 	}
-	if err := tx.Event("schedule_changed", f.ID, row.Schedule+" → "+schedule, now); err != nil {
+	change := row.Schedule + " → " + schedule
+	if row.Schedule == schedule {
+		change = "it had no slot any more, and has now"
+	}
+	if err := tx.Event("schedule_changed", f.ID, change, now); err != nil {
 		return err
 	}
-	if st := storedSchedule(row.Schedule).between(row.Anchor, row.Cursor, now); st.count > 0 {
-		slots := store.Slots{First: st.first, Last: st.last, Count: st.count, Outcome: "skipped", Reason: "schedule_changed"}
-		if err := tx.Ledger(row, slots, now); err != nil {
-			return err
+	phase := row.Cursor
+	if err := f.drop(tx, row, "schedule_changed", now); err != nil {
+		return err
+	}
+	if f.Schedule.kind == interval && row.Schedule != schedule {
+		if row.Anchor = phase; !f.StartAt.IsZero() {
+			row.Anchor = f.StartAt
 		}
 	}
 	row.Schedule, row.Next = schedule, time.Time{}
-	if f.Schedule.kind == interval && !row.Cursor.IsZero() {
-		row.Anchor = row.Cursor // the phase stays
-	}
 	upto := now
 	if f.Schedule.kind == fixedDelay { // due at once: its only slot lies behind the cursor
 		upto, row.Next = now.Add(-time.Microsecond), now
@@ -168,16 +173,33 @@ func (f *flow) reconcile(tx *store.Tx, row *store.Flow, now time.Time) error {
 	return nil
 }
 
+// extended reports whether a flow that had no slot any more has one now, by
+// bounds of it that were changed. What passed meanwhile was not missed.
+func (f *flow) extended(row *store.Flow) bool {
+	return row.Next.IsZero() && !(f.inTurn() && row.Open(f.Serial) > 0) && !f.next(row, row.Cursor).IsZero()
+}
+
+// drop puts the slots of the schedule that the file knows, as far as they have
+// passed, on record as skipped.
+func (f *flow) drop(tx *store.Tx, row *store.Flow, reason string, now time.Time) error {
+	old := *f
+	old.Schedule = storedSchedule(row.Schedule)
+	st := old.slots(row, row.Cursor, now)
+	if st.count == 0 {
+		return nil
+	}
+	row.Cursor = st.last
+	return tx.Ledger(row, store.Slots{First: st.first, Last: st.last, Count: st.count, Outcome: skipped, Reason: reason}, now)
+}
+
 // revive takes back a flow that was orphaned, with the runs that were set
 // aside for it. Slots that passed meanwhile are not made up for.
 func (f *flow) revive(tx *store.Tx, row *store.Flow, now time.Time) error {
-	if st := f.Schedule.between(row.Anchor, row.Cursor, now); st.count > 0 && f.Schedule.kind != fixedDelay {
-		if err := tx.Ledger(row, store.Slots{First: st.first, Last: st.last, Count: st.count, Outcome: "skipped", Reason: "orphaned"}, now); err != nil {
-			return err
-		}
-		row.Cursor = st.last
+	if err := f.drop(tx, row, "orphaned", now); err != nil {
+		return err
 	}
 	row.Orphaned = time.Time{}
+	f.plan(row, now)
 	stuck, err := tx.OpenRuns(f.ID, engine.Stuck, time.Time{})
 	if err != nil {
 		return err
@@ -253,9 +275,13 @@ func (r *RunningScheduler) runOnStart(ctx context.Context) error {
 // runOnce makes a run of a flow that may run now, and of which no slot is due anyway.
 func (r *RunningScheduler) runOnce(tx *store.Tx, f *flow, now time.Time) error {
 	row := tx.Flow(f.ID)
+	skips, err := tx.SkipsOf(row)
+	if err != nil {
+		return err
+	}
 	reason, _ := blockedBy(row, now)
-	due := !row.Next.IsZero() && !row.Next.After(now)
-	if reason != "" || due || !row.GateUntil.IsZero() && row.Gate(now).After(now) {
+	v := f.verdict(row, skips, now)
+	if reason != "" || v.fires() || v.retry || !row.GateUntil.IsZero() && row.Gate(now).After(now) {
 		return nil
 	}
 	if busy, err := r.overlaps(tx, f, row, now); err != nil || busy {

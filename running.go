@@ -36,6 +36,7 @@ type RunningScheduler struct {
 	suspect  suspectWatch
 	clock    clockWatch // of the dispatcher
 	built    time.Time
+	owing    bool          // runs of RunOnStart, until the clock is right
 	stopping chan struct{} // closed when Stop begins
 	ended    chan struct{} // closed when everything is closed
 	loops    sync.WaitGroup

@@ -131,7 +131,7 @@ type stretch struct {
 }
 
 // slotCap bounds how many cron slots are counted one by one. Beyond it the
-// stretch goes on to its true end with the count as it was.
+// stretch goes on to its true end, and the count stays.
 const slotCap = 1_000_000
 
 // between returns the slots in (after, upto].
@@ -153,5 +153,24 @@ func (s Schedule) between(anchor, after, upto time.Time) stretch {
 		st.last = next
 		st.count++
 	}
+	st.last = s.newest(anchor, st.last, upto)
 	return st
+}
+
+// newest returns the last slot up to the given time; low is one.
+func (s Schedule) newest(anchor, low, upto time.Time) time.Time {
+	for high := upto; ; {
+		next := s.next(anchor, low)
+		if next.IsZero() || next.After(upto) {
+			return low
+		}
+		low = next
+		for half := low.Add(high.Sub(low) / 2); half.After(low); half = low.Add(high.Sub(low) / 2) {
+			if next = s.next(anchor, half); next.IsZero() || next.After(upto) {
+				high = half
+				continue
+			}
+			low = next
+		}
+	}
 }

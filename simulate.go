@@ -127,6 +127,9 @@ func (s *simulation) decide() {
 	if v.resume {
 		s.row.EndPause()
 	}
+	if !v.upto.Equal(s.row.Cursor) {
+		s.row.RetrySlot, s.row.RetryTry = time.Time{}, 0
+	}
 	s.row.Cursor = v.upto
 	if s.f.Schedule.kind == fixedDelay && len(v.decisions) > 0 {
 		s.row.Next = time.Time{}
@@ -145,6 +148,9 @@ func (s *simulation) decide() {
 	}
 	if slot, try := s.row.RetrySlot, s.row.RetryTry; v.retry {
 		s.row.RetrySlot, s.row.RetryTry = time.Time{}, 0
+		if s.f.Schedule.kind == fixedDelay {
+			s.row.Next = time.Time{}
+		}
 		if s.f.Overlap != Skip || s.row.Open(false) == 0 {
 			s.begin(slot, try)
 		}
@@ -158,7 +164,6 @@ func (s *simulation) record(d decision) {
 
 // fire begins the run of a slot, unless one is open that forbids it.
 func (s *simulation) fire(d decision, missed []decision) {
-	s.row.RetrySlot, s.row.RetryTry = time.Time{}, 0
 	busy := s.f.Overlap == Skip && s.row.Open(false) > 0
 	for _, d := range append(missed, d) {
 		if busy {

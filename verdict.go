@@ -28,6 +28,9 @@ func (r *RunningScheduler) apply(tx *store.Tx, v *verdict, row *store.Flow, now 
 	if v.resume {
 		row.EndPause()
 	}
+	if !v.upto.Equal(row.Cursor) { // a newer slot has come
+		row.RetrySlot, row.RetryTry = time.Time{}, 0
+	}
 	row.Cursor = v.upto
 	if f.Schedule.kind == fixedDelay && len(v.decisions) > 0 {
 		row.Next = time.Time{} // the end of a run sets the next one
@@ -91,7 +94,6 @@ type firing struct {
 
 // fire starts the run of a slot, or records why it cannot.
 func (r *RunningScheduler) fire(tx *store.Tx, f *flow, row *store.Flow, s firing) error {
-	row.RetrySlot, row.RetryTry = time.Time{}, 0 // a newer slot takes its place
 	if known, err := tx.Fired(row, s.slot.last); err != nil {
 		return err
 	} else if known { // by a clock that has been set back since
@@ -139,6 +141,9 @@ func enterAll(tx *store.Tx, row *store.Flow, slots []decision, reason string, no
 func (r *RunningScheduler) again(tx *store.Tx, f *flow, row *store.Flow, now time.Time) error {
 	slot, try := row.RetrySlot, row.RetryTry
 	row.RetrySlot, row.RetryTry = time.Time{}, 0
+	if f.Schedule.kind == fixedDelay {
+		row.Next = time.Time{} // the end of a run sets it
+	}
 	busy, err := r.overlaps(tx, f, row, now)
 	if err != nil || busy {
 		return err

@@ -113,8 +113,14 @@ func TestBadFlowsAreRefused(t *testing.T) {
 	for name, f := range map[string]segno.Flow{
 		"empty id":              {Workflow: ok},
 		"blank id":              {ID: " \t", Workflow: ok},
-		"unknown overlap":       {ID: "f", Workflow: ok, Overlap: 1},
+		"unknown overlap":       {ID: "f", Workflow: ok, Overlap: -1},
 		"negative overlap":      {ID: "f", Workflow: ok, Overlap: segno.Allow(-3)},
+		"unknown catch-up":      {ID: "f", Workflow: ok, CatchUp: -1},
+		"negative catch-up":     {ID: "f", Workflow: ok, CatchUp: segno.CatchUpAll(-3)},
+		"negative MaxLateness":  {ID: "f", Workflow: ok, MaxLateness: -1},
+		"negative SlotRetries":  {ID: "f", Workflow: ok, SlotRetries: -1},
+		"negative Jitter":       {ID: "f", Workflow: ok, Jitter: -1},
+		"negative MaxRuns":      {ID: "f", Workflow: ok, MaxRuns: -1},
 		"negative MaxPending":   {ID: "f", Workflow: ok, MaxPending: -1},
 		"input of another type": {ID: "f", Workflow: ok, Input: "text"},
 		"input with more fields": {ID: "f", Workflow: ok, Input: map[string]any{

@@ -17,9 +17,11 @@ const maxSlots = 100_000
 // cron expression in UTC. A flow whose schedule was changed has slots of both.
 func (c *checker) ledgers() {
 	l := &ledger{c: c}
-	c.each(`SELECT f.id, f.schedule, coalesce(f.anchor, 0), coalesce(f.cursor, 0), coalesce(f.pruned, 0),
+	c.each(`SELECT f.id, f.schedule, coalesce(f.anchor, 0), coalesce(f.cursor, 0), f.registered, coalesce(f.pruned, 0),
 	EXISTS (SELECT 1 FROM _segno_event e WHERE e.flow = f.flow AND e.kind = 'schedule_changed'),
-	l.first, l.last, l.count, l.outcome
+	EXISTS (SELECT 1 FROM _segno_event e WHERE e.flow = f.flow AND e.kind = 'clock_rollback'),
+	coalesce((SELECT group_concat(e.note) FROM _segno_event e WHERE e.flow = f.flow AND e.kind = 'reanchored'), ''),
+	l.first, l.last, l.count
 FROM _segno_flow f LEFT JOIN _segno_ledger l USING (flow) ORDER BY f.flow, l.first`, l.next)
 	l.close()
 	c.rows(
@@ -29,8 +31,12 @@ WHERE (l.outcome = 'skipped') <> (l.reason IS NOT NULL) OR (l.outcome = 'skipped
 	OR l.outcome = 'fired' AND (l.count <> 1 OR l.first <> l.last OR r.run IS NOT NULL AND (r.slot IS NOT l.first OR r.flow <> l.flow))`,
 
 		`SELECT 'run ' || r.run || ' of slot ' || r.slot || ' has ' || count(l.id) || ' firings in the ledger'
-FROM _segno_run r LEFT JOIN _segno_ledger l ON l.flow = r.flow AND l.first = r.slot AND l.outcome = 'fired' AND l.run = r.run
-WHERE r.slot IS NOT NULL AND r.try = 0 AND r.backfill IS NULL GROUP BY r.run HAVING count(l.id) <> 1`,
+FROM _segno_run r LEFT JOIN _segno_ledger l ON l.flow = r.flow AND l.first = r.slot AND l.outcome = 'fired' AND (l.run = r.run OR r.try > 0)
+WHERE r.slot IS NOT NULL AND r.backfill IS NULL GROUP BY r.run HAVING count(l.id) <> 1`,
+
+		`SELECT 'run ' || r.run || ' is try ' || r.try || ' of slot ' || r.slot || '; the one before is run ' || p.run || ', ' || p.status
+FROM _segno_run r JOIN _segno_run p ON p.flow = r.flow AND p.slot = r.slot AND p.try = r.try - 1
+WHERE r.try > 0 AND (p.status NOT IN ('failed', 'undo_failed', 'undoing') OR p.run >= r.run)`,
 
 		// The ledger keeps what became of a slot at its time: another run of it, for
 		// a backfill or after a failure, is not in it.
@@ -47,7 +53,12 @@ GROUP BY b.id HAVING b.runs < count(r.run) OR b.runs > b.count OR (b.done IS NOT
 
 		`SELECT 'run ' || r.run || ' stands for ' || r.missed || ' missed slots, the ledger has ' || coalesce(sum(l.count), 0)
 FROM _segno_run r LEFT JOIN _segno_ledger l ON l.run = r.run AND l.outcome = 'coalesced'
+WHERE NOT EXISTS (SELECT 1 FROM _segno_event e WHERE e.flow = r.flow AND e.kind = 'clock_rollback')
 GROUP BY r.run HAVING r.missed <> coalesce(sum(l.count), 0) OR r.first_missed IS NOT min(l.first)`,
+
+		`SELECT 'flow ' || f.id || ' counts ' || f.fired || ' slots that fired, the ledger has ' || count(l.id)
+FROM _segno_flow f LEFT JOIN _segno_ledger l ON l.flow = f.flow AND l.outcome = 'fired'
+WHERE f.pruned IS NULL GROUP BY f.flow HAVING f.fired > count(l.id)`,
 	)
 }
 
@@ -57,27 +68,37 @@ type ledger struct {
 	c     *checker
 	flow  scheduled
 	after func(slot int64) int64 // the slot after one; nil: cannot be told
-	last  int64                  // slot on record; 0: none
+	grids []grid                 // of which the last is in force
+}
+
+// A grid is what an interval has its slots on. It begins anew when a clock that
+// was set back has moved the next slot out of reach: slots of an older grid
+// may then lie ahead of the time. Anything else has one.
+type grid struct {
+	anchor int64 // its first slot; 0: cannot be told
+	last   int64 // slot on record; 0: none
 }
 
 type scheduled struct {
-	id, schedule   string
-	anchor, cursor int64
-	pruned         int64 // up to this slot the ledger need not be whole
-	changed        bool
+	id, schedule               string
+	anchor, cursor, registered int64
+	pruned                     int64 // up to this slot the ledger need not be whole
+	changed                    bool
+	back                       bool   // the cursor was set back
+	anew                       string // the notes of when the grid began anew
 }
 
 // next takes the next row.
 func (l *ledger) next(scan func(...any) error) error {
 	var f scheduled
 	var first, last, count sql.NullInt64
-	var outcome sql.NullString
-	if err := scan(&f.id, &f.schedule, &f.anchor, &f.cursor, &f.pruned, &f.changed, &first, &last, &count, &outcome); err != nil {
+	err := scan(&f.id, &f.schedule, &f.anchor, &f.cursor, &f.registered, &f.pruned, &f.changed, &f.back, &f.anew, &first, &last, &count)
+	if err != nil {
 		return err
 	}
 	if f.id != l.flow.id {
 		l.close()
-		*l = ledger{c: l.c, flow: f, after: f.after()}
+		*l = ledger{c: l.c, flow: f, after: f.after(), grids: f.grids()}
 	}
 	if first.Valid {
 		l.stretch(first.Int64, last.Int64, count.Int64)
@@ -89,21 +110,59 @@ func (l *ledger) fault(format string, args ...any) {
 	l.c.fault("slots of flow %s: "+format, append([]any{l.flow.id}, args...)...)
 }
 
-// stretch checks one row of the ledger against the one before it.
+// grids lists the flow's grids.
+func (f *scheduled) grids() []grid {
+	first := grid{}
+	if f.anew == "" && f.interval() > 0 {
+		first.anchor = f.anchor
+		for d := f.interval(); first.anchor < f.registered; { // one that lies before is a phase only
+			first.anchor += (f.registered - first.anchor + d - 1) / d * d
+		}
+	}
+	grids := []grid{first}
+	for _, note := range strings.Split(f.anew, ",") {
+		at, err := time.Parse(time.RFC3339Nano, strings.TrimPrefix(note, "next at "))
+		if err == nil && f.interval() > 0 {
+			grids = append(grids, grid{anchor: at.UnixMicro()})
+		}
+	}
+	return grids
+}
+
+// on returns the grid that a slot lies on.
+func (l *ledger) on(slot int64) (g *grid, inForce bool) {
+	d := l.flow.interval()
+	for i := len(l.grids) - 1; i > 0; i-- {
+		if g := &l.grids[i]; slot >= g.anchor && (slot-g.anchor)%d == 0 {
+			return g, i == len(l.grids)-1
+		}
+	}
+	return &l.grids[0], len(l.grids) == 1
+}
+
+// stretch checks one row of the ledger, and against the one before it.
 func (l *ledger) stretch(first, last, count int64) {
 	at := func(t int64) string { return time.UnixMicro(t).UTC().Format(time.RFC3339Nano) }
+	g, inForce := l.on(first)
+	// What was decided ahead of a cursor that was set back has holes.
+	loose := l.flow.back && (!inForce || first > l.flow.cursor)
 	switch {
 	case last < first, count < 1, (count == 1) != (first == last) && l.after != nil:
 		l.fault("%d from %s to %s", count, at(first), at(last))
-	case l.last != 0 && first <= l.last:
+	case loose, l.after == nil && l.flow.anew != "":
+	case g.last != 0 && first <= g.last:
 		l.fault("%s has two outcomes", at(first))
 	case l.after == nil:
-	case l.last != 0 && first > l.flow.pruned && l.last >= l.flow.pruned && l.after(l.last) != first:
-		l.fault("between %s and %s, %s has no outcome", at(l.last), at(first), at(l.after(l.last)))
+	case g.last != 0 && first > l.flow.pruned && g.last >= l.flow.pruned && l.after(g.last) != first:
+		l.fault("between %s and %s, %s has no outcome", at(g.last), at(first), at(l.after(g.last)))
+	case g.last == 0 && l.flow.pruned == 0 && g.anchor != 0 && first != g.anchor && first != l.after(g.anchor): // SkipFirst leaves one out
+		l.fault("%s is the first, its grid begins at %s", at(first), at(g.anchor))
 	case !l.spans(first, last, count):
 		l.fault("those from %s to %s are not %d", at(first), at(last), count)
 	}
-	l.last = last
+	if !loose {
+		g.last = last
+	}
 }
 
 // spans reports whether there are count slots from first to last.
@@ -121,25 +180,32 @@ func (l *ledger) close() {
 	if l.after == nil || l.flow.cursor == 0 {
 		return
 	}
-	from := l.last
+	g := l.grids[len(l.grids)-1]
+	from := g.last
 	if from == 0 { // nothing was decided yet; an anchor that SkipFirst left out is no slot
-		from = l.flow.anchor
+		from = max(g.anchor, l.flow.registered)
 	}
-	if next := l.after(from); next <= l.flow.cursor || l.last > l.flow.cursor {
-		l.fault("the last on record is %d, the cursor stands at %d", l.last, l.flow.cursor)
+	if next := l.after(from); next <= l.flow.cursor || g.last > l.flow.cursor {
+		l.fault("the last on record is %d, the cursor stands at %d", g.last, l.flow.cursor)
 	}
+}
+
+// interval returns the distance of an interval's slots, 0 for anything else.
+func (f *scheduled) interval() int64 {
+	kind, rest, _ := strings.Cut(f.schedule, " ")
+	if d, err := time.ParseDuration(rest); err == nil && kind == "every" && !f.changed {
+		return d.Microseconds()
+	}
+	return 0
 }
 
 // after returns how to find the next slot of the flow, nil if that cannot be told.
 func (f *scheduled) after() func(int64) int64 {
 	kind, rest, _ := strings.Cut(f.schedule, " ")
-	switch {
-	case f.changed:
-	case kind == "every":
-		if d, err := time.ParseDuration(rest); err == nil {
-			return func(t int64) int64 { return t + d.Microseconds() }
-		}
-	case kind == "cron":
+	if d := f.interval(); d > 0 {
+		return func(t int64) int64 { return t + d }
+	}
+	if kind == "cron" && !f.changed {
 		return cronAfter(rest)
 	}
 	return nil

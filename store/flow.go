@@ -63,6 +63,14 @@ func (f *Flow) Gate(now time.Time) time.Time {
 	return f.GateUntil
 }
 
+// ClampGate shortens the gate to its delay from now, if a clock that was set
+// back has made it longer: without that it would move along with the time.
+func (f *Flow) ClampGate(now time.Time) {
+	if gate := f.Gate(now); !gate.Equal(f.GateUntil) {
+		f.GateSet, f.GateUntil = now, gate
+	}
+}
+
 const flowColumns = `id, position, schedule, registered, orphaned, anchor, cursor, next, outcome, runs, last_run,
 	last_error, streak, gate_set, gate_delay, gate_until, paused, pause_note, pause_actor, pause_until,
 	active, queued, later, stuck, fired, retry_slot, retry_try, skips`

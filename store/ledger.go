@@ -1,6 +1,10 @@
 package store
 
-import "time"
+import (
+	"database/sql"
+	"errors"
+	"time"
+)
 
 // Slots is a stretch of slots of one flow with one outcome.
 type Slots struct {
@@ -25,6 +29,29 @@ WHERE id = (SELECT id FROM _segno_ledger WHERE flow = ? ORDER BY first DESC LIMI
 	_, err = tx.do(`INSERT INTO _segno_ledger (flow, first, last, count, outcome, reason, run, note, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (flow, first) DO NOTHING`, // decided before, by a clock that went wrong
 		f.num, micros(s.First), micros(s.Last), s.Count, s.Outcome, text(s.Reason), number(s.Run), text(s.Note), micros(now))
+	return err
+}
+
+// Undecide takes back what became of slots after now, unless they fired: a
+// wrong clock said so. count returns the last slot from first up to now, and how
+// many there are; none: the stretch stays as it is.
+func (tx *Tx) Undecide(f *Flow, now time.Time, count func(first time.Time) (last time.Time, n int)) error {
+	if _, err := tx.do("DELETE FROM _segno_ledger WHERE flow = ? AND first > ? AND outcome <> 'fired'", f.num, micros(now)); err != nil {
+		return err
+	}
+	const across = "SELECT first FROM _segno_ledger WHERE flow = ? AND first <= ? AND last > ? ORDER BY first DESC LIMIT 1"
+	var first time.Time
+	err := tx.w.conn.QueryRowContext(background, across, f.num, micros(now), micros(now)).Scan(at{&first})
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	} else if err != nil {
+		return tx.note(err)
+	}
+	last, n := count(first)
+	if n == 0 {
+		return nil
+	}
+	_, err = tx.do("UPDATE _segno_ledger SET last = ?, count = ? WHERE flow = ? AND first = ?", micros(last), n, f.num, micros(first))
 	return err
 }
 
