@@ -406,19 +406,25 @@ func FuzzParseCron(f *testing.F) {
 }
 
 func BenchmarkCronNext(b *testing.B) {
-	for _, bb := range []struct{ name, expr, at string }{
+	for _, bb := range []struct{ name, expr, at string }{ // at is in UTC
 		{"utc", "0 9 * * MON-FRI", "2026-06-15 12:00:00"},
 		{"zone", "CRON_TZ=America/New_York 0 9 * * MON-FRI", "2026-06-15 12:00:00"},
 		{"wild", "CRON_TZ=America/New_York */5 * * * *", "2026-06-15 12:00:00"},
 		{"second-on-change", "CRON_TZ=America/New_York * * * * * *", "2026-11-01 05:30:00"},
 		{"fixed-second-on-change", "CRON_TZ=America/New_York 0-59 0-59 0-23 * * *", "2026-11-01 06:00:00"},
 		{"skipped-hour", "CRON_TZ=America/New_York * * 2 8 3 *", "2026-03-08 06:59:59"},
+		{"second-in-second-pass", "CRON_TZ=America/New_York 0-59 0-59 0-23 * * * repeat=second", "2026-11-01 05:00:00"},
+		{"second-in-both", "CRON_TZ=America/New_York 0-59 0-59 0-23 * * * repeat=both", "2026-11-01 05:59:59"},
+		{"gap-left-out", "CRON_TZ=America/New_York 0-59 0-59 2 8 3 * gap=skip", "2026-03-08 06:59:59"},
+		{"gap-run-after", "CRON_TZ=America/New_York 0-59 0-59 2 8 3 *", "2026-03-08 06:59:59"},
 		{"leap-day", "CRON_TZ=America/New_York * * 29 2 */6", "2076-03-02 00:00:00"},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
-			c, at := mustCron(b, bb.expr), cronTime(b, "UTC", bb.at)
+			s, at := storedSchedule("cron "+bb.expr), cronTime(b, "UTC", bb.at)
 			for b.Loop() {
-				c.next(at)
+				if s.next(time.Time{}, at).IsZero() {
+					b.Fatal("got = no time, want one")
+				}
 			}
 		})
 	}
