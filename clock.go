@@ -146,6 +146,12 @@ func (r *RunningScheduler) rollBack(tx *store.Tx, f *flow, row *store.Flow, now 
 	if err != nil {
 		return err
 	}
+	if f.Schedule.kind == cronKind || f.Schedule.kind == once { // the others have new slots
+		err = tx.SkipFired(row, "it fired by a wrong clock", now)
+	}
+	if err != nil {
+		return err
+	}
 	row.Cursor, row.LastRun = earlier(row.Cursor, now), earlier(row.LastRun, now)
 	return tx.Event("clock_rollback", f.ID, "its past lay more than a day ahead: it was run by a wrong clock", now)
 }

@@ -42,6 +42,14 @@
 // leaves a run in the file without a goroutine until it is due. A [Breaker] or a
 // [Limiter] stands before the attempts of the steps that name it.
 //
+// # Schedules
+//
+// A flow is due by [Every], [FixedDelay], [Cron] or [At], or when triggered. Its
+// [Flow] says what becomes of slots that were missed (CatchUp, MaxLateness), that
+// come while a run is open (Overlap) or whose run failed (Backoff, SlotRetries).
+// Each slot has one outcome, in the view segno_slots; [Simulate] says beforehand
+// what it will be.
+//
 // # Guarantees
 //
 //   - A transition is atomic and durable: next state, data, due times, the

@@ -83,6 +83,7 @@ type bed struct {
 	dead    *atomic.Bool            // set when the process is taken for dead
 	commits atomic.Int64            // made so far, over all starts
 	ahead   atomic.Int64            // of the wall clock to the bubble's time
+	built   time.Time               // when the program was built; zero: not known
 }
 
 func newBed(t *testing.T) *bed {
@@ -113,6 +114,7 @@ func (b *bed) tryStart(ctx context.Context, flows ...segno.Flow) (*live, error) 
 	b.t.Helper()
 	s := segno.New(b.path, b.opts)
 	s.SetClock(func() time.Duration { return time.Duration(b.ahead.Load()) })
+	s.SetBuilt(b.built)
 	for _, f := range flows {
 		if err := s.Add(f); err != nil {
 			b.t.Fatalf("Add(%q): got error %v, want none", f.ID, err)

@@ -282,18 +282,30 @@ func engineS58(t *testing.T) {
 	expect(t, "last error", r.status("f").LastError, errTest.Error())
 }
 
+// Missed slots are left out, run once for all, or run one by one.
 func engineS59(t *testing.T) {
+	flows := make([]segno.Flow, 0, 3)
+	var skip, once, all slotNotes
+	for _, f := range []struct {
+		id      string
+		n       *slotNotes
+		catchUp segno.CatchUp
+	}{{"skip", &skip, segno.CatchUpSkip}, {"once", &once, segno.CatchUpLatest}, {"all", &all, segno.CatchUpAll(0)}} {
+		flows = append(flows, segno.Flow{ID: f.id, Workflow: f.n.flow(time.Now()), Schedule: segno.Every(time.Minute), CatchUp: f.catchUp})
+	}
 	b := newBed(t)
-	var n slotNotes
-	f := segno.Flow{ID: "f", Workflow: n.flow(time.Now()), Schedule: segno.Every(time.Minute)}
-	r := b.start(f)
+	r := b.start(flows...)
 	after(time.Second)
 	b.kill()
-	time.Sleep(3 * time.Minute)
-	r = b.start(f)
+	time.Sleep(3*time.Minute + 2*time.Second)
+	r = b.start(flows...)
 	synctest.Wait()
-	expect(t, "runs", n.String(), "0s@0s 3m0s+2(1m0s)@3m1s")
-	expect(t, "slots", r.slots("f"), "fired 1, coalesced 2, fired 1")
+	expect(t, "runs, skip", skip.String(), "0s@0s")
+	expect(t, "runs, once", once.String(), "0s@0s 3m0s+2(1m0s)@3m3s")
+	expect(t, "runs, all", all.String(), "0s@0s 1m0s@3m3s 2m0s@3m3s 3m0s@3m3s")
+	expect(t, "slots, skip", r.slots("skip"), "fired 1, skipped 3 missed")
+	expect(t, "slots, once", r.slots("once"), "fired 1, coalesced 2, fired 1")
+	expect(t, "slots, all", r.slots("all"), "fired 1, fired 1, fired 1, fired 1")
 }
 
 func engineS60(t *testing.T) {

@@ -88,6 +88,8 @@ func TestCheckFindsFaults(t *testing.T) {
 		{"count", "INSERT INTO _segno_ledger (flow, first, last, count, outcome, reason, at) SELECT flow, first + 3600000000, last + 7200000000, 3, 'skipped', 'paused', at FROM _segno_ledger", "are not 3"},
 		{"cursor", "UPDATE _segno_flow SET cursor = cursor + 3600000000 WHERE id = 'slots'", "the cursor stands at"},
 		{"missed", "UPDATE _segno_run SET missed = 3 WHERE slot IS NOT NULL", "stands for 3 missed slots"},
+		{"fired", "UPDATE _segno_flow SET fired = 9 WHERE id = 'slots'", "counts 9 slots that fired"},
+		{"grid", "UPDATE _segno_flow SET anchor = anchor + 3600000007, registered = anchor WHERE id = 'slots'", "its grid begins at"},
 		{"foreign key", "UPDATE _segno_ledger SET flow = 999", "foreign_key_check"},
 	} {
 		t.Run(f.name, func(t *testing.T) {

@@ -26,6 +26,7 @@ type EndedRun struct {
 	Flow    string
 	Key     string    // of its trigger
 	Slot    time.Time // zero: it was triggered
+	Try     int       // which of the slot's runs it is, from 0
 	Missed  int
 	Status  string
 	State   string
@@ -72,7 +73,9 @@ func (o *Outcome) names() {
 		case r.Key != "":
 			r.name = "run " + r.Flow + "/" + r.Key
 		case !r.Slot.IsZero():
-			r.name = "run " + r.Flow + " of " + offset(r.Slot)
+			if r.name = "run " + r.Flow + " of " + offset(r.Slot); r.Try > 0 {
+				r.name += fmt.Sprintf(", try %d", r.Try)
+			}
 		default:
 			r.name = fmt.Sprintf("run %s %d", r.Flow, seen[r.Flow])
 		}
@@ -99,11 +102,11 @@ func (c *checker) outcome(tables map[string][]string) (*Outcome, error) {
 
 func (c *checker) readRuns(o *Outcome) {
 	byID := map[int64]int{}
-	c.each(`SELECT r.run, f.id, r.nonce, coalesce(r.key, ''), r.slot, r.missed, r.status, r.state, r.data, r.visit, r.version,
+	c.each(`SELECT r.run, f.id, r.nonce, coalesce(r.key, ''), r.slot, r.try, r.missed, r.status, r.state, r.data, r.visit, r.version,
 	coalesce(r.cause, ''), coalesce(r.stuck_reason, r.error, ''), r.created, r.started, r.due, r.ended
-FROM _segno_run r JOIN _segno_flow f USING (flow) ORDER BY f.id, r.slot, r.key, r.run`, func(scan func(...any) error) error {
+FROM _segno_run r JOIN _segno_flow f USING (flow) ORDER BY f.id, r.slot, r.try, r.key, r.run`, func(scan func(...any) error) error {
 		var r EndedRun
-		err := scan(&r.id, &r.Flow, &r.nonce, &r.Key, at{&r.Slot}, &r.Missed, &r.Status, &r.State, &r.Data, &r.Visit, &r.Version,
+		err := scan(&r.id, &r.Flow, &r.nonce, &r.Key, at{&r.Slot}, &r.Try, &r.Missed, &r.Status, &r.State, &r.Data, &r.Visit, &r.Version,
 			&r.Cause, &r.Error, at{&r.Created}, at{&r.Started}, at{&r.Due}, at{&r.Ended})
 		r.Error = firstLine(r.Error)
 		byID[r.id] = len(o.Runs)

@@ -39,6 +39,18 @@ ON CONFLICT (flow, slot) DO UPDATE SET note = excluded.note`, f.num, micros(k.Sl
 	return tx.countSkips(f)
 }
 
+// SkipFired notes that the slots after now that have fired are to be skipped:
+// a cursor that is set back comes to them again.
+func (tx *Tx) SkipFired(f *Flow, note string, now time.Time) error {
+	_, err := tx.do(`INSERT INTO _segno_skip (flow, slot, note, at)
+SELECT flow, first, ?, ? FROM _segno_ledger WHERE flow = ? AND first > ? AND outcome = 'fired' ON CONFLICT DO NOTHING`,
+		text(note), micros(now), f.num, micros(now))
+	if err != nil {
+		return err
+	}
+	return tx.countSkips(f)
+}
+
 // Skipped forgets the slots to be skipped up to the given one: the ledger has
 // what became of them.
 func (tx *Tx) Skipped(f *Flow, upto time.Time) error {
