@@ -39,11 +39,19 @@ type (
 // sweepLong reports whether the long suites are asked for.
 func sweepLong() bool { return os.Getenv("SEGNO_LONG") != "" }
 
-// sweep runs a scenario beside others; when the long suites are asked for, with
-// a second kill behind each, too.
+// sweep runs a scenario beside others, with a kill at every third commit; when
+// the long suites are asked for at every one, and with a second kill behind each;
+// with -short at every sixth.
 func sweep(t *testing.T, s segnotest.Scenario) {
 	t.Helper()
 	t.Parallel()
+	switch {
+	case sweepLong():
+	case testing.Short():
+		s.Stride = 6
+	default:
+		s.Stride = 3
+	}
 	segnotest.CrashSweep(t, s)
 	if sweepLong() {
 		s.Crashes = 2

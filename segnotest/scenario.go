@@ -37,7 +37,7 @@ type Scenario struct {
 	// Limit is the longest that one incarnation may take in fake time; 0 means
 	// 24 hours.
 	Limit time.Duration
-	// Stride, with go test -short, kills only at every so manyth commit.
+	// Stride kills only at every so manyth commit: for a quick look. 0 means each.
 	Stride int
 	// Normalize, if set, takes out of an outcome what a crash may change.
 	Normalize func(o *Outcome)

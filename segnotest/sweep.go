@@ -42,10 +42,7 @@ func CrashSweep(t *testing.T, s Scenario) {
 	case len(base.outcome.Runs) == 0:
 		t.Fatal("the scenario had no run: got = 0, want > 0")
 	}
-	stride, broken, done := 1, 0, false
-	if testing.Short() {
-		stride = max(s.Stride, 1)
-	}
+	stride, broken, done := max(s.Stride, 1), 0, false
 	// The order of commits may vary, and with it their number: the sweep is over
 	// when a kill finds no commit any more.
 	for k := 1; !done; k += stride {
