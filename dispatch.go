@@ -73,11 +73,11 @@ func (r *RunningScheduler) pass(ctx context.Context, now time.Time) (time.Time, 
 		return now, err
 	}
 	next, err := r.store.NextTime(ctx, now)
-	if !again.IsZero() && (next.IsZero() || again.Before(next)) {
-		next = again
-	}
-	if end := r.suspect.window(now); !end.IsZero() && (next.IsZero() || end.Before(next)) {
-		next = end
+	look := r.nextLook.Add(maxSleep - lookEvery) // however often something else wakes it in between
+	for _, t := range []time.Time{again, r.suspect.window(now), look} {
+		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
 	}
 	return next, err
 }

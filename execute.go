@@ -165,11 +165,13 @@ func (f *flow) failed(row *store.Flow, h *engine.Head) {
 }
 
 // triesAgain reports whether the slot of a failed run gets another one: not if
-// a newer slot was decided meanwhile, and not while the flow is paused.
+// a newer slot was decided meanwhile, unless it is one of a backfill, and not
+// while the flow is paused.
 func (f *flow) triesAgain(row *store.Flow, h *engine.Head) bool {
 	reason, until := blockedBy(row, h.Ended)
 	paused := reason != "" && until.Equal(h.Ended)
-	return !h.Slot.IsZero() && h.Try < f.SlotRetries && !h.Slot.Before(row.Cursor) && !paused
+	newer := h.Slot.Before(row.Cursor) && h.Backfill == 0
+	return !h.Slot.IsZero() && h.Try < f.SlotRetries && !newer && !paused
 }
 
 func clearStreak(row *store.Flow) {
