@@ -39,7 +39,7 @@ type (
 // sweepLong reports whether the long suites are asked for.
 func sweepLong() bool { return os.Getenv("SEGNO_LONG") != "" }
 
-// sweep runs a scenario beside others, with a kill at every third commit; when
+// sweep runs a scenario beside others, with a kill at every fourth commit; when
 // the long suites are asked for at every one, and with a second kill behind each;
 // with -short at every sixth.
 func sweep(t *testing.T, s segnotest.Scenario) {
@@ -50,7 +50,7 @@ func sweep(t *testing.T, s segnotest.Scenario) {
 	case testing.Short():
 		s.Stride = 6
 	default:
-		s.Stride = 3
+		s.Stride = 4
 	}
 	segnotest.CrashSweep(t, s)
 	if sweepLong() {
