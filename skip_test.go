@@ -108,7 +108,7 @@ func TestAJitteredSlotMayBeSkippedUntilItIsDue(t *testing.T) {
 		synctest.Wait()
 		due := r.status("f").NextRun
 		slot := due.Truncate(time.Hour)
-		time.Sleep(due.Sub(time.Now()) - time.Second)
+		time.Sleep(time.Until(due) - time.Second)
 		if !time.Now().After(slot) {
 			t.Fatalf("the slot's jitter is %v: choose another flow id", due.Sub(slot))
 		}
