@@ -48,7 +48,7 @@ func TestAnIntervalRunsAtOnceAndOnItsGrid(t *testing.T) {
 	})
 }
 
-// Cases A, B and C of spec/schedule.md S1.
+// An interval keeps its phase over a restart, on time, late, and very late.
 func TestAnIntervalKeepsItsGridOverARestart(t *testing.T) {
 	for _, c := range []struct {
 		name  string

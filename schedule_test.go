@@ -34,7 +34,7 @@ func TestBadIntervalsAreErrSchedule(t *testing.T) {
 	expect(t, "Len: a bad schedule is not registered", s.Len(), 0)
 }
 
-// Rows B1, B2, B11 and B13 to B17 of spec/schedule.md.
+// What robfig/cron would panic on, or take for something else.
 func TestWhatTheCronParserWouldPanicOnOrSwallowIsErrSchedule(t *testing.T) {
 	for _, expr := range []string{
 		"", " ", "nonsense", "* * * *", "* * * * * * *", "60 * * * *", "* 24 * * *", "* * 0 * *", "* * 32 * *", "* * * 13 *", "* * * * 8",
