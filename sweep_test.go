@@ -41,14 +41,14 @@ func sweepLong() bool { return os.Getenv("SEGNO_LONG") != "" }
 
 // sweep runs a scenario beside others, with a kill at every fourth commit; when
 // the long suites are asked for at every one, and with a second kill behind each;
-// with -short at every sixth.
+// with -short at every thirtieth.
 func sweep(t *testing.T, s segnotest.Scenario) {
 	t.Helper()
 	t.Parallel()
 	switch {
 	case sweepLong():
 	case testing.Short():
-		s.Stride = 6
+		s.Stride = 30
 	default:
 		s.Stride = 4
 	}
