@@ -40,7 +40,8 @@ type (
 func sweepLong() bool { return os.Getenv("SEGNO_LONG") != "" }
 
 // sweep runs a scenario beside others, with a kill at every fourth commit; when
-// the long suites are asked for at every one, and with a second kill behind each;
+// the long suites are asked for at every one, and at every third with a second
+// kill behind it;
 // with -short at every thirtieth.
 func sweep(t *testing.T, s segnotest.Scenario) {
 	t.Helper()
@@ -54,7 +55,7 @@ func sweep(t *testing.T, s segnotest.Scenario) {
 	}
 	segnotest.CrashSweep(t, s)
 	if sweepLong() {
-		s.Crashes = 2
+		s.Crashes, s.Stride = 2, 3
 		segnotest.CrashSweep(t, s)
 	}
 }
