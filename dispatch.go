@@ -85,45 +85,46 @@ func (r *RunningScheduler) pass(ctx context.Context, now time.Time) (time.Time, 
 // dispatchSlots decides every slot that has come.
 func (r *RunningScheduler) dispatchSlots(ctx context.Context, now time.Time) error {
 	for !r.isStopping() {
-		ids, err := r.store.DueFlows(ctx, now, claimPage)
-		if err != nil || len(ids) == 0 {
+		rows, err := r.store.DueFlows(ctx, now, claimPage)
+		if err != nil || len(rows) == 0 {
 			return err
 		}
-		if err := r.decideAll(ctx, ids, now); err != nil {
+		if err := r.decideAll(ctx, rows, now); err != nil {
 			return err
+		}
+		if len(rows) < claimPage {
+			return nil
 		}
 	}
 	return nil
 }
 
 // decideAll decides the slots of several flows in one request.
-func (r *RunningScheduler) decideAll(ctx context.Context, ids []string, now time.Time) error {
-	verdicts := map[string]verdict{}
-	for _, id := range ids {
-		row, err := r.store.Flow(ctx, id)
-		if err != nil {
-			return err
-		}
-		f := r.flows[id]
+func (r *RunningScheduler) decideAll(ctx context.Context, rows []store.Flow, now time.Time) error {
+	verdicts := make([]verdict, len(rows))
+	for i := range rows {
+		row := &rows[i]
+		f := r.flows[row.ID]
 		if f == nil {
 			continue
 		}
 		var skips []store.Skip
 		if row.Skips > 0 {
-			if skips, err = r.store.Skips(ctx, id); err != nil {
+			var err error
+			if skips, err = r.store.Skips(ctx, row.ID); err != nil {
 				return err
 			}
 		}
-		verdicts[id] = f.verdict(&row, skips, now) // outside of the transaction: it may take a while
+		verdicts[i] = f.verdict(row, skips, now) // outside of the transaction: it may take a while
 	}
 	return r.update(ctx, func(tx *store.Tx) error {
-		for _, id := range ids {
-			v, row := verdicts[id], tx.Flow(id)
+		for i := range rows {
+			v, row := &verdicts[i], tx.Flow(rows[i].ID)
 			if v.f == nil {
 				row.Next = time.Time{}
 				continue
 			}
-			if err := r.apply(tx, &v, row, now); err != nil {
+			if err := r.apply(tx, v, row, now); err != nil {
 				return err
 			}
 		}
@@ -158,7 +159,7 @@ func (r *RunningScheduler) dispatchRuns(ctx context.Context, now time.Time) erro
 			}
 			return nil
 		})
-		if err != nil || r.places.none() {
+		if err != nil || r.places.none() || len(due) < page {
 			return err // whoever gives a place back will ring
 		}
 		for id := range blocked {

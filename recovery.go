@@ -76,25 +76,9 @@ func (r *RunningScheduler) applySchema(ctx context.Context) error {
 func (r *RunningScheduler) reconcile(tx *store.Tx) error {
 	now := r.now()
 	for _, f := range r.order {
-		row := tx.Flow(f.ID)
-		if row == nil {
-			var err error
-			row, err = tx.AddFlow(store.Flow{ID: f.ID, Outcome: string(StatusIdle), Schedule: f.Schedule.String(), Registered: now})
-			if err != nil {
-				return err
-			}
-			f.firstSlot(row, now)
-		} else if err := f.reconcile(tx, row, now); err != nil {
+		if err := r.reconcileFlow(tx, f, now); err != nil {
 			return err
 		}
-		row.Position = f.position
-		if !r.wrongClock(now) && f.astray(row, now) {
-			if err := r.reanchor(tx, f, now); err != nil {
-				return err
-			}
-		}
-		row.ClampGate(now)
-		f.plan(row, now)
 	}
 	for _, id := range tx.Flows() {
 		if r.flows[id] != nil {
@@ -110,6 +94,29 @@ func (r *RunningScheduler) reconcile(tx *store.Tx) error {
 		row.Next = time.Time{}
 		r.log.Warn("segno: flow is in the file but not registered", "flow", id, "since", row.Orphaned)
 	}
+	return nil
+}
+
+// reconcileFlow matches one registered flow.
+func (r *RunningScheduler) reconcileFlow(tx *store.Tx, f *flow, now time.Time) error {
+	row := tx.Flow(f.ID)
+	if row == nil {
+		fresh := store.Flow{ID: f.ID, Position: f.position, Outcome: string(StatusIdle), Schedule: f.Schedule.String(), Registered: now}
+		f.firstSlot(&fresh, now)
+		f.plan(&fresh, now)
+		return tx.AddFlow(fresh)
+	}
+	if err := f.reconcile(tx, row, now); err != nil {
+		return err
+	}
+	row.Position = f.position
+	if !r.wrongClock(now) && f.astray(row, now) {
+		if err := r.reanchor(tx, f, now); err != nil {
+			return err
+		}
+	}
+	row.ClampGate(now)
+	f.plan(row, now)
 	return nil
 }
 

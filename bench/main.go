@@ -1,136 +1,44 @@
-// Command bench measures durable steps per second of segno beside hand-written
-// raw loops over the same driver, on the same disk, with the same durability,
-// interleaved in one run. Only the ratios mean anything on a machine that is
-// not quiet.
+// Command bench measures segno: against hand-written loops and other engines,
+// and by itself at the sizes that hurt. Only ratios of one run mean anything on a
+// machine that is not quiet.
 //
-//	go run . [-rounds 5] [-for 1500ms] [-flight 1,16,128,1024] [-dir DIR]
+//	go run . compare [-rounds 5] [-for 1500ms] [-flight 1,16,128,1024] [-dir DIR]
+//	go run . due [-flows 100000] [-for 3m] [-dir DIR]
+//	go run . idle [-flows 100000] [-dir DIR]
 package main
 
 import (
-	"context"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"runtime/pprof"
 	"slices"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 )
 
-// A subject runs 3-step workflows, n in flight, until the context ends, and
-// returns how many it has finished.
-type subject struct {
-	name string
-	open func(path string, flight int) (run func(ctx context.Context) int64, closed func() error, err error)
-}
-
-var subjects = []subject{
-	{"segno", openSegno},
-	{"raw group", openRawGroup},
-	{"raw single", openRawSingle},
-}
-
-// figures are what each round measured.
-type figures map[string][]figure
-
-// figure is one measurement.
-type figure struct {
-	rate float64 // steps per second
-	cpu  float64 // microseconds of CPU per step, of the whole process
-}
-
 func main() {
-	rounds := flag.Int("rounds", 5, "rounds; the median is reported")
-	length := flag.Duration("for", 1500*time.Millisecond, "length of one measurement")
-	warmup := flag.Duration("warmup", 300*time.Millisecond, "not counted, before each")
-	flights := flag.String("flight", "1,16,128,1024", "workflows in flight")
-	dir := flag.String("dir", "", "where the databases go; a temporary folder by default")
-	profile := flag.String("cpuprofile", "", "write a CPU profile of the segno measurements")
-	flag.Parse()
-	if err := measureAll(*rounds, *length, *warmup, *flights, *dir, *profile); err != nil {
+	commands := map[string]func(args []string) error{"compare": compare, "due": due, "idle": idle}
+	args := append(os.Args[1:], "compare")
+	command := commands[args[0]]
+	if command == nil {
+		fmt.Fprintf(os.Stderr, "bench: no command %q; there are compare, due and idle\n", args[0])
+		os.Exit(2)
+	}
+	if err := command(os.Args[min(2, len(os.Args)):]); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 }
 
-func measureAll(rounds int, length, warmup time.Duration, flights, dir, profile string) error {
-	fmt.Printf("%s, %d CPUs, synchronous=FULL; steps/s, median of %d rounds of %v\n\n", runtime.Version(), runtime.NumCPU(), rounds, length)
-	fmt.Printf("%9s  %10s %10s %10s  %12s %12s  %s\n", "in flight", "segno", "raw group", "raw single", "segno/group", "segno/single", "CPU µs per step")
-	for _, text := range strings.Split(flights, ",") {
-		flight, err := strconv.Atoi(text)
-		if err != nil {
-			return err
-		}
-		f := figures{}
-		for range rounds {
-			for _, s := range subjects {
-				fig, err := measure(s, flight, length, warmup, dir, profile)
-				if err != nil {
-					return fmt.Errorf("%s at %d: %w", s.name, flight, err)
-				}
-				f[s.name] = append(f[s.name], fig)
-			}
-		}
-		f.print(flight)
+// quantile returns the value that a share q of the values is not above.
+func quantile[T int64 | float64 | time.Duration](values []T, q float64) T {
+	if len(values) == 0 {
+		return 0
 	}
-	return nil
-}
-
-func (f figures) print(flight int) {
-	rate := func(name string) float64 { return median(f[name], func(f figure) float64 { return f.rate }) }
-	cpu := func(name string) float64 { return median(f[name], func(f figure) float64 { return f.cpu }) }
-	s, g, r := rate("segno"), rate("raw group"), rate("raw single")
-	fmt.Printf("%9d  %10.0f %10.0f %10.0f  %12.2f %12.2f  %.0f / %.0f / %.0f\n",
-		flight, s, g, r, s/g, s/r, cpu("segno"), cpu("raw group"), cpu("raw single"))
-}
-
-// measure runs one subject once, on a fresh file.
-func measure(s subject, flight int, length, warmup time.Duration, dir, profile string) (fig figure, err error) {
-	tmp, err := os.MkdirTemp(dir, "segno-bench")
-	if err != nil {
-		return fig, err
-	}
-	defer os.RemoveAll(tmp)
-	run, closed, err := s.open(filepath.Join(tmp, "bench.db"), flight)
-	if err != nil {
-		return fig, err
-	}
-	during(run, warmup)
-	if profile != "" && s.name == "segno" {
-		out, err := os.Create(fmt.Sprintf("%s.%d", profile, flight))
-		if err != nil {
-			return fig, err
-		}
-		defer out.Close()
-		if err := pprof.StartCPUProfile(out); err != nil {
-			return fig, err
-		}
-		defer pprof.StopCPUProfile()
-	}
-	start, busy := time.Now(), cpuTime()
-	steps := 3 * float64(during(run, length))
-	fig.rate = steps / time.Since(start).Seconds()
-	fig.cpu = float64((cpuTime() - busy).Microseconds()) / steps
-	return fig, closed()
-}
-
-func during(run func(context.Context) int64, d time.Duration) int64 {
-	ctx, cancel := context.WithTimeout(context.Background(), d)
-	defer cancel()
-	return run(ctx)
-}
-
-func median(figs []figure, of func(figure) float64) float64 {
-	v := make([]float64, len(figs))
-	for i, f := range figs {
-		v[i] = of(f)
-	}
-	slices.Sort(v)
-	return v[len(v)/2]
+	sorted := slices.Sorted(slices.Values(values))
+	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
 }
 
 // cpuTime is the CPU time that the process has used.
@@ -140,4 +48,23 @@ func cpuTime() time.Duration {
 		return 0
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// begin says where it runs, and returns the path of a new file in a folder that
+// done removes, as it ends the profile, if one was asked for.
+func begin(dir, profile string) (path string, done func(), err error) {
+	fmt.Printf("%s, %d CPUs, synchronous=FULL\n", runtime.Version(), runtime.NumCPU())
+	tmp, err := os.MkdirTemp(dir, "segno-bench")
+	if err != nil || profile == "" {
+		return filepath.Join(tmp, "bench.db"), func() { _ = os.RemoveAll(tmp) }, err
+	}
+	out, err := os.Create(profile)
+	if err == nil {
+		err = pprof.StartCPUProfile(out)
+	}
+	return filepath.Join(tmp, "bench.db"), func() {
+		pprof.StopCPUProfile()
+		_ = out.Close()
+		_ = os.RemoveAll(tmp)
+	}, err
 }

@@ -49,7 +49,7 @@ func (s *Reader) Backfills(ctx context.Context) ([]Backfill, error) {
 // BackfillsOf returns those of a flow that are not done, as the transaction
 // sees them.
 func (tx *Tx) BackfillsOf(f *Flow) ([]Backfill, error) {
-	list, err := scanBackfills(tx.w.conn.QueryContext(background, selectBackfill+"AND b.flow = ? ORDER BY b.id", f.num))
+	list, err := scanBackfills(tx.rows(selectBackfill+"AND b.flow = ? ORDER BY b.id", f.num))
 	return list, tx.note(err)
 }
 
@@ -69,7 +69,7 @@ func (tx *Tx) MoveBackfill(b *Backfill) error {
 // SlotsRun returns the slots of a flow in [from, to] that have, or had, a run
 // of their own, as microseconds. Those that were coalesced have none.
 func (tx *Tx) SlotsRun(f *Flow, from, to time.Time) (map[int64]bool, error) {
-	rows, err := tx.w.conn.QueryContext(background, `SELECT slot FROM _segno_run WHERE flow = ?1 AND slot BETWEEN ?2 AND ?3
+	rows, err := tx.rows(`SELECT slot FROM _segno_run WHERE flow = ?1 AND slot BETWEEN ?2 AND ?3
 UNION SELECT first FROM _segno_ledger WHERE flow = ?1 AND first BETWEEN ?2 AND ?3 AND outcome = 'fired'`, f.num, micros(from), micros(to))
 	if err != nil {
 		return nil, tx.note(err)
@@ -88,6 +88,6 @@ UNION SELECT first FROM _segno_ledger WHERE flow = ?1 AND first BETWEEN ?2 AND ?
 
 // BackfillOf returns the backfill that made the run of a slot, 0 if none did.
 func (tx *Tx) BackfillOf(f *Flow, slot time.Time) (id int64, err error) {
-	row := tx.w.conn.QueryRowContext(background, "SELECT coalesce(max(backfill), 0) FROM _segno_run WHERE flow = ? AND slot = ?", f.num, micros(slot))
+	row := tx.row("SELECT coalesce(max(backfill), 0) FROM _segno_run WHERE flow = ? AND slot = ?", f.num, micros(slot))
 	return id, tx.note(row.Scan(&id))
 }

@@ -17,19 +17,26 @@ type Slots struct {
 }
 
 // Ledger records what became of a stretch of slots. A stretch that goes on
-// where the flow's last row ended, with the same outcome, makes that row longer.
+// where the flow's last row ended, with the same outcome, makes that row longer;
+// one that fired stands by itself.
 func (tx *Tx) Ledger(f *Flow, s Slots, now time.Time) error {
-	n, err := tx.do(`UPDATE _segno_ledger SET last = ?, count = count + ?, at = ?
-WHERE id = (SELECT id FROM _segno_ledger WHERE flow = ? ORDER BY first DESC LIMIT 1)
-	AND last < ? AND outcome = ? AND outcome <> 'fired' AND reason IS ? AND run IS ? AND note IS ?`,
-		micros(s.Last), s.Count, micros(now), f.num, micros(s.First), s.Outcome, text(s.Reason), number(s.Run), text(s.Note))
-	if err != nil || n == 1 {
-		return err
+	if s.Outcome != "fired" {
+		if n, err := tx.prolong(f, s, now); err != nil || n == 1 {
+			return err
+		}
 	}
-	_, err = tx.do(`INSERT INTO _segno_ledger (flow, first, last, count, outcome, reason, run, note, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+	_, err := tx.do(`INSERT INTO _segno_ledger (flow, first, last, count, outcome, reason, run, note, at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (flow, first) DO NOTHING`, // decided before, by a clock that went wrong
 		f.num, micros(s.First), micros(s.Last), s.Count, s.Outcome, text(s.Reason), number(s.Run), text(s.Note), micros(now))
 	return err
+}
+
+// prolong makes the flow's last row longer, if the stretch goes on there.
+func (tx *Tx) prolong(f *Flow, s Slots, now time.Time) (int64, error) {
+	return tx.do(`UPDATE _segno_ledger SET last = ?, count = count + ?, at = ?
+WHERE id = (SELECT id FROM _segno_ledger WHERE flow = ? ORDER BY first DESC LIMIT 1)
+	AND last < ? AND outcome = ? AND reason IS ? AND run IS ? AND note IS ?`,
+		micros(s.Last), s.Count, micros(now), f.num, micros(s.First), s.Outcome, text(s.Reason), number(s.Run), text(s.Note))
 }
 
 // Undecide takes back what became of slots after now, unless they fired: a
@@ -41,7 +48,7 @@ func (tx *Tx) Undecide(f *Flow, now time.Time, count func(first time.Time) (last
 	}
 	const across = "SELECT first FROM _segno_ledger WHERE flow = ? AND first <= ? AND last > ? ORDER BY first DESC LIMIT 1"
 	var first time.Time
-	err := tx.w.conn.QueryRowContext(background, across, f.num, micros(now), micros(now)).Scan(at{&first})
+	err := tx.row(across, f.num, micros(now), micros(now)).Scan(at{&first})
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil
 	} else if err != nil {
@@ -71,12 +78,12 @@ func (tx *Tx) Events(kind, flow string) (n int, err error) {
 	if f == nil {
 		return 0, ErrNotFound
 	}
-	row := tx.w.conn.QueryRowContext(background, "SELECT count(*) FROM _segno_event WHERE kind = ? AND flow = ?", kind, f.num)
+	row := tx.row("SELECT count(*) FROM _segno_event WHERE kind = ? AND flow = ?", kind, f.num)
 	return n, tx.note(row.Scan(&n))
 }
 
 // Fired reports whether a slot of the flow has its run already.
 func (tx *Tx) Fired(f *Flow, slot time.Time) (yes bool, err error) {
-	row := tx.w.conn.QueryRowContext(background, "SELECT EXISTS (SELECT 1 FROM _segno_run WHERE flow = ? AND slot = ?)", f.num, micros(slot))
+	row := tx.row("SELECT EXISTS (SELECT 1 FROM _segno_run WHERE flow = ? AND slot = ?)", f.num, micros(slot))
 	return yes, tx.note(row.Scan(&yes))
 }

@@ -120,7 +120,7 @@ func (tx *Tx) standing(runs []Doomed) (map[int64]bool, error) {
 	for i, r := range runs {
 		read[i] = [2]int64{r.Run, r.Seq}
 	}
-	rows, err := tx.w.conn.QueryContext(background, selectStanding, list(read))
+	rows, err := tx.rows(selectStanding, list(read))
 	if err != nil {
 		return nil, tx.note(err)
 	}

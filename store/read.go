@@ -195,20 +195,20 @@ func (s *Reader) Overlong(ctx context.Context, now time.Time, limit int) ([]engi
 	return scanHeads(s.reader.QueryxContext(ctx, query, micros(now), micros(now.Add(time.Second)), limit))
 }
 
-// DueFlows returns the ids of flows with a slot to decide.
-func (s *Reader) DueFlows(ctx context.Context, now time.Time, limit int) (ids []string, err error) {
-	stmt, err := s.prepared("SELECT id FROM _segno_flow WHERE next <= ? ORDER BY next, flow LIMIT ?")
-	if err == nil {
-		err = stmt.SelectContext(ctx, &ids, micros(now), limit)
+// DueFlows returns flows with a slot to decide, those that are due first.
+func (s *Reader) DueFlows(ctx context.Context, now time.Time, limit int) ([]Flow, error) {
+	rows, err := s.query(ctx, "SELECT flow, "+flowColumns+" FROM _segno_flow WHERE next <= ? ORDER BY next, flow LIMIT ?", micros(now), limit)
+	if err != nil {
+		return nil, err
 	}
-	return ids, err
+	return scanFlows(rows.Rows, nil)
 }
 
-// NextTime returns the first moment after now at which a run or a flow is due;
-// the zero time if there is none.
+// NextTime returns the first moment after now at which a run is due, or the first
+// at which a flow is, even if it has come; the zero time if there is none.
 func (s *Reader) NextTime(ctx context.Context, now time.Time) (next time.Time, err error) {
 	const query = `SELECT min(t) FROM (
-	SELECT (SELECT next FROM _segno_flow WHERE next > ?1 ORDER BY next LIMIT 1) AS t
+	SELECT (SELECT next FROM _segno_flow WHERE next IS NOT NULL ORDER BY next LIMIT 1) AS t
 	UNION ALL SELECT (SELECT wake FROM _segno_run WHERE ended IS NULL AND status = 'pending' AND wake > ?1 ORDER BY wake LIMIT 1)
 	UNION ALL SELECT (SELECT wake FROM _segno_run WHERE ended IS NULL AND status = 'parked' AND wake > ?1 ORDER BY wake LIMIT 1)
 	UNION ALL SELECT (SELECT wake FROM _segno_run WHERE ended IS NULL AND status = 'waiting' AND wake > ?1 ORDER BY wake LIMIT 1)

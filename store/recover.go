@@ -32,7 +32,7 @@ type Recovery struct {
 // too, suspects would be blamed for what it does.
 func (tx *Tx) Recover(now time.Time, suspectFor time.Duration) (rec Recovery, err error) {
 	var was int64
-	row := tx.w.conn.QueryRowContext(background, "SELECT clean, suspect_for FROM _segno_owner")
+	row := tx.row("SELECT clean, suspect_for FROM _segno_owner")
 	if err := row.Scan(&rec.Clean, &was); err != nil {
 		return rec, tx.note(err)
 	}
@@ -69,7 +69,7 @@ func (tx *Tx) Recover(now time.Time, suspectFor time.Duration) (rec Recovery, er
 	if _, err := tx.do("UPDATE _segno_run SET wake = ?1 WHERE run IN (SELECT run FROM _segno_run "+openRuns+"status IN ('pending', 'undoing') AND wake > ?1 AND (due IS NULL OR status = 'pending' AND started IS NOT NULL))", micros(now)); err != nil {
 		return rec, err
 	}
-	row = tx.w.conn.QueryRowContext(background, "SELECT count(*) FROM _segno_run "+openRuns+"status IN ('pending', 'undoing') AND crashes >= ?", SuspectAfter)
+	row = tx.row("SELECT count(*) FROM _segno_run "+openRuns+"status IN ('pending', 'undoing') AND crashes >= ?", SuspectAfter)
 	if err := row.Scan(&rec.Suspects); err != nil {
 		return rec, tx.note(err)
 	}

@@ -73,7 +73,7 @@ func (tx *Tx) Known(run int64, message string) (known bool, err error) {
 	if message == "" {
 		return false, nil
 	}
-	row := tx.w.conn.QueryRowContext(background, "SELECT EXISTS (SELECT 1 FROM _segno_signal WHERE run = ? AND message = ?)", run, message)
+	row := tx.row("SELECT EXISTS (SELECT 1 FROM _segno_signal WHERE run = ? AND message = ?)", run, message)
 	return known, tx.note(row.Scan(&known))
 }
 
@@ -95,7 +95,7 @@ func (s *Store) Take(ctx context.Context, h *engine.Head, name, memo string) (pa
 			return err
 		}
 		var id int64
-		row := tx.w.conn.QueryRowContext(background, `SELECT id, payload FROM _segno_signal
+		row := tx.row(`SELECT id, payload FROM _segno_signal
 WHERE run = ? AND name = ? AND taken IS NULL ORDER BY id LIMIT 1`, h.Run, name)
 		switch err := row.Scan(&id, blob{&payload}); {
 		case errors.Is(err, sql.ErrNoRows):

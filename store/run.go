@@ -257,7 +257,7 @@ func (tx *Tx) Head(run int64) (h engine.Head, err error) {
 
 // Heads returns the heads that a WHERE clause selects.
 func (tx *Tx) Heads(where string, args ...any) (heads []engine.Head, err error) {
-	rows, err := tx.w.conn.QueryContext(background, "SELECT flow, "+runColumns+" FROM _segno_run "+where, args...)
+	rows, err := tx.rows("SELECT flow, "+runColumns+" FROM _segno_run "+where, args...)
 	if err != nil {
 		return nil, tx.note(err)
 	}
@@ -368,6 +368,6 @@ func (tx *Tx) SetNote(run int64, note string) error {
 
 // Entry returns an entry of the journal as the transaction sees it.
 func (tx *Tx) Entry(id int64) (engine.Entry, error) {
-	e, err := scanEntry(tx.w.conn.QueryRowContext(background, selectEntry, id))
+	e, err := scanEntry(tx.row(selectEntry, id))
 	return e, tx.note(err)
 }

@@ -61,7 +61,7 @@ func (tx *Tx) Skipped(f *Flow, upto time.Time) error {
 }
 
 func (tx *Tx) countSkips(f *Flow) error {
-	row := tx.w.conn.QueryRowContext(background, "SELECT count(*) FROM _segno_skip WHERE flow = ?", f.num)
+	row := tx.row("SELECT count(*) FROM _segno_skip WHERE flow = ?", f.num)
 	return tx.note(row.Scan(&f.Skips))
 }
 
@@ -70,7 +70,7 @@ func (tx *Tx) SkipsOf(f *Flow) (skips []Skip, err error) {
 	if f.Skips == 0 {
 		return nil, nil
 	}
-	rows, err := tx.w.conn.QueryContext(background, "SELECT slot, note FROM _segno_skip WHERE flow = ? ORDER BY slot", f.num)
+	rows, err := tx.rows("SELECT slot, note FROM _segno_skip WHERE flow = ? ORDER BY slot", f.num)
 	if err != nil {
 		return nil, tx.note(err)
 	}

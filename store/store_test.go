@@ -211,7 +211,7 @@ func addRun(t *testing.T, s *Store, flow string) engine.Head {
 	}
 	err := s.Update(ctx, func(tx *Tx) error {
 		if tx.Flow(flow) == nil {
-			if _, err := tx.AddFlow(Flow{ID: flow, Outcome: "idle", Registered: now}); err != nil {
+			if err := tx.AddFlow(Flow{ID: flow, Outcome: "idle", Registered: now}); err != nil {
 				return err
 			}
 		}

@@ -105,14 +105,34 @@ func (tx *Tx) exec(stmt *sql.Stmt, args ...any) (int64, error) {
 	return n, err
 }
 
-// do runs a statement that is not worth preparing.
+// do runs a statement that is prepared when it is first needed.
 func (tx *Tx) do(query string, args ...any) (int64, error) {
-	res, err := tx.w.conn.ExecContext(background, query, args...)
+	stmt, err := tx.w.statement(query)
 	if err != nil {
 		return 0, tx.note(err)
 	}
-	tx.wrote = true
-	return res.RowsAffected()
+	n, err := tx.exec(stmt, args...)
+	tx.wrote = tx.wrote || err == nil
+	return n, err
+}
+
+// rows runs a query that is prepared when it is first needed.
+func (tx *Tx) rows(query string, args ...any) (*sql.Rows, error) {
+	stmt, err := tx.w.statement(query)
+	if err != nil {
+		return nil, tx.note(err)
+	}
+	rows, err := stmt.QueryContext(background, args...)
+	return rows, tx.note(err)
+}
+
+// row is rows for a query of one row.
+func (tx *Tx) row(query string, args ...any) *sql.Row {
+	stmt, err := tx.w.statement(query)
+	if err != nil {
+		return tx.Refuse(tx.note(err))
+	}
+	return stmt.QueryRowContext(background, args...)
 }
 
 // note remembers an error after which nothing of the batch can stand.
@@ -151,15 +171,15 @@ func (tx *Tx) Flows() []string {
 }
 
 // AddFlow adds a flow that is new to the file.
-func (tx *Tx) AddFlow(f Flow) (*Flow, error) {
+func (tx *Tx) AddFlow(f Flow) error {
 	f.num, f.dirty = tx.w.nextFlow, true
 	tx.w.nextFlow++
 	p := &f
 	tx.w.flows[f.num], tx.w.byID[f.ID] = p, p
 	tx.images = append(tx.images, image{flow: p, was: f, born: true})
 	// Runs and ledger rows of the same batch refer to it.
-	_, err := tx.exec(tx.w.putFlow, append([]any{p.num}, p.values()...)...)
-	return p, err
+	_, err := tx.do(addFlowSQL, append([]any{p.num}, p.values()...)...)
+	return err
 }
 
 // restore takes back what was done to flows since the mark.
@@ -186,7 +206,8 @@ func (tx *Tx) flush() error {
 			m.flow.dirty = false
 			continue
 		}
-		if _, err := tx.exec(tx.w.putFlow, append([]any{m.flow.num}, m.flow.values()...)...); err != nil {
+		query, args := m.flow.update(&m.was)
+		if _, err := tx.do(query, args...); err != nil {
 			return err
 		}
 		m.flow.dirty = false

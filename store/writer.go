@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -60,7 +59,7 @@ type writer struct {
 	begin, commitTx, rollback, check                       *sql.Stmt
 	savepoint, release, undo                               *sql.Stmt
 	advance, complete, replace, entry, insert, hold, letGo *sql.Stmt
-	putFlow, putMemo, dropMemos, seq                       *sql.Stmt
+	putMemo, dropMemos, seq                                *sql.Stmt
 	nextRun, nextEntry, nextFlow                           int64
 	flows                                                  map[int64]*Flow
 	byID                                                   map[string]*Flow
@@ -72,14 +71,13 @@ type writer struct {
 	inUser                                                 atomic.Int64 // the writer's goroutine while it is in a function of the user's
 	images                                                 []image      // of the last batch, to be used again
 	stmts                                                  []*sql.Stmt
+	byText                                                 map[string]*sql.Stmt // of those, what was prepared when it was needed
 	commits                                                atomic.Uint64
 	long                                                   longRuns
 }
 
 // prepare makes the writer's statements, once.
 func (w *writer) prepare() error {
-	putFlow := "INSERT INTO _segno_flow (flow, " + flowColumns + ") VALUES (" + marks(29) + `)
-ON CONFLICT (flow) DO UPDATE SET (` + flowColumns + `) = (` + excluded(flowColumns) + `)`
 	for _, p := range []struct {
 		stmt **sql.Stmt
 		sql  string
@@ -88,7 +86,7 @@ ON CONFLICT (flow) DO UPDATE SET (` + flowColumns + `) = (` + excluded(flowColum
 		{&w.check, "SELECT epoch FROM _segno_owner"},
 		{&w.savepoint, "SAVEPOINT segno_request"}, {&w.release, "RELEASE segno_request"}, {&w.undo, "ROLLBACK TO segno_request"},
 		{&w.advance, advanceSQL}, {&w.replace, replaceSQL}, {&w.entry, entrySQL}, {&w.insert, insertSQL}, {&w.complete, completeSQL}, {&w.hold, holdSQL}, {&w.letGo, letGoSQL},
-		{&w.putFlow, putFlow}, {&w.putMemo, putMemoSQL}, {&w.dropMemos, dropMemosSQL},
+		{&w.putMemo, putMemoSQL}, {&w.dropMemos, dropMemosSQL},
 		{&w.seq, "SELECT seq FROM _segno_run WHERE run = ?"},
 	} {
 		stmt, err := w.conn.PrepareContext(background, p.sql)
@@ -99,6 +97,24 @@ ON CONFLICT (flow) DO UPDATE SET (` + flowColumns + `) = (` + excluded(flowColum
 		w.stmts = append(w.stmts, stmt)
 	}
 	return nil
+}
+
+// statement returns the prepared statement of a text. The texts are few: parsing
+// one takes longer than running it.
+func (w *writer) statement(query string) (*sql.Stmt, error) {
+	if stmt := w.byText[query]; stmt != nil {
+		return stmt, nil
+	}
+	stmt, err := w.conn.PrepareContext(background, query)
+	if err != nil {
+		return nil, err
+	}
+	if w.byText == nil {
+		w.byText = map[string]*sql.Stmt{}
+	}
+	w.byText[query] = stmt
+	w.stmts = append(w.stmts, stmt)
+	return stmt, nil
 }
 
 // close gives the statements back before the connection: an open statement
@@ -304,9 +320,4 @@ func marks(n int) string {
 		b = append(b, '?', ',')
 	}
 	return string(b[:len(b)-1])
-}
-
-// excluded names the columns of a list as those of the row that was not inserted.
-func excluded(columns string) string {
-	return "excluded." + strings.ReplaceAll(strings.Join(strings.Fields(columns), " "), ", ", ", excluded.")
 }

@@ -251,7 +251,7 @@ func TestFlowsInMemoryFollowTheFile(t *testing.T) {
 			return func() error {
 				return s.Update(ctx, func(tx *Tx) error {
 					tx.Flow("f").Runs += n
-					if _, err := tx.AddFlow(Flow{ID: fmt.Sprint("new", n), Outcome: "idle", Registered: time.Now()}); err != nil {
+					if err := tx.AddFlow(Flow{ID: fmt.Sprint("new", n), Outcome: "idle", Registered: time.Now()}); err != nil {
 						return err
 					}
 					return then(tx)
