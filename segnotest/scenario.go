@@ -45,6 +45,8 @@ type Scenario struct {
 	// about. Without it a scenario may fail to do what it is meant to do, each
 	// time in the same way.
 	Check func(o *Outcome) error
+
+	empty []byte // the file to begin with
 }
 
 // A Phase is one life of the program.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -33,6 +34,7 @@ const maxBroken = 3
 // time, their order may differ from one time to the next.
 func CrashSweep(t *testing.T, s Scenario) {
 	t.Helper()
+	s.empty = emptyFile(t)
 	base := play(t, &s, nil)
 	switch {
 	case base.wrong != nil:
@@ -61,6 +63,26 @@ func CrashSweep(t *testing.T, s Scenario) {
 			t.Fatal("too many failures; the rest is left out")
 		}
 	}
+}
+
+// emptyFile returns a database without flows, for every variant to begin with: to
+// migrate a new one takes longer than most scenarios do.
+func emptyFile(t *testing.T) (content []byte) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "segno.db")
+	synctest.Test(t, func(t *testing.T) {
+		r, err := segno.New(path, segno.Options{SmallWAL: true}).Start(context.Background())
+		if err == nil {
+			err = r.Stop(context.Background())
+		}
+		if err == nil {
+			content, err = os.ReadFile(path)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	})
+	return content
 }
 
 // kills places the first kill as asked, and the others early behind it: there
@@ -107,6 +129,9 @@ func play(t *testing.T, s *Scenario, kills []kill) *variant {
 	v := &variant{s: s, rec: newRecorder(), kills: kills}
 	synctest.Test(t, func(t *testing.T) {
 		v.path = filepath.Join(t.TempDir(), "segno.db")
+		if err := os.WriteFile(v.path, s.empty, 0o600); err != nil {
+			t.Fatal(err)
+		}
 		phases := s.phases()
 		for i := 0; i < len(phases) && v.wrong == nil; {
 			if v.live(&phases[i]) {
