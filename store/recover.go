@@ -100,9 +100,7 @@ func (tx *Tx) letGo(h engine.Head, now time.Time, blamed bool) error {
 			ID: tx.w.nextEntry, Run: h.Run, Kind: engine.KindCrash, State: h.State, Visit: h.Visit, Attempt: h.Attempt, Version: h.Version,
 			At: now, Error: died, Uncertain: after.Uncertain, Prev: h.Last,
 		}
-		if err := tx.appendEntry(&e); err != nil {
-			return err
-		}
+		tx.append(e)
 		after.Last = e.ID
 	}
 	n, err := tx.exec(tx.w.letGo, after.Status, micros(after.Wake), after.Uncertain, after.Crashes, after.Last, h.Run, h.Seq)

@@ -46,9 +46,6 @@ WHERE run = ? AND seq = ? AND cancel = 0`
 	wake = ?, cause = ?, error = ?, stuck_reason = ?, last = ?, undo_at = ?, undo_errors = ?, redo = ?, started = ?, ended = ?,
 	awaits = ?, child = ?
 WHERE run = ? AND seq = ? AND (cancel = 0 OR ?)`
-
-	entrySQL = `INSERT INTO _segno_journal (id, run, visit, kind, state, attempt, version, at, data, cause, error, uncertain, undo, prev, prev_undo)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 )
 
 // commit applies a change of the engine's. c itself is completed only once the
@@ -71,11 +68,7 @@ func (tx *Tx) commit(c *engine.Change) error {
 	if err := tx.replace(c, links{last, undoAt, child}); err != nil {
 		return err
 	}
-	for i := range c.Entries {
-		if err := tx.appendEntry(&c.Entries[i]); err != nil {
-			return err
-		}
-	}
+	tx.append(c.Entries...)
 	if err := tx.memos(c); err != nil {
 		return err
 	}
@@ -173,21 +166,6 @@ func (tx *Tx) refusal(run, seq int64) error {
 	return ErrConflict
 }
 
-func (tx *Tx) appendEntry(e *engine.Entry) error {
-	tx.w.nextEntry = e.ID + 1
-	var data any
-	if e.Data != nil {
-		data = string(e.Data)
-	}
-	var uncertain any
-	if e.Uncertain {
-		uncertain = 1
-	}
-	_, err := tx.exec(tx.w.entry, e.ID, e.Run, e.Visit, e.Kind, e.State, e.Attempt, e.Version, micros(e.At), data,
-		text(string(e.Cause)), text(e.Error), uncertain, text(e.Undo), number(e.Prev), number(e.PrevUndo))
-	return err
-}
-
 // counted keeps the flow's counters of open runs, and tells the scheduler of
 // an end.
 func (tx *Tx) counted(before, after *engine.Head) {
@@ -240,10 +218,11 @@ func (tx *Tx) Insert(h *engine.Head) error {
 		return err
 	}
 	tx.count(f, h, +1)
-	return tx.appendEntry(&engine.Entry{
+	tx.append(engine.Entry{
 		ID: h.First, Run: h.Run, Visit: 1, Kind: engine.KindEnter, State: h.State, Attempt: 1,
 		Version: h.Version, At: h.Created, Data: h.Data,
 	})
+	return nil
 }
 
 // Head returns a run's head as the transaction sees it.
@@ -364,10 +343,4 @@ WHERE run = ? AND seq = ? AND held = 0 RETURNING cancel`
 func (tx *Tx) SetNote(run int64, note string) error {
 	_, err := tx.do("UPDATE _segno_run SET note = ? WHERE run = ?", text(note), run)
 	return err
-}
-
-// Entry returns an entry of the journal as the transaction sees it.
-func (tx *Tx) Entry(id int64) (engine.Entry, error) {
-	e, err := scanEntry(tx.row(selectEntry, id))
-	return e, tx.note(err)
 }

@@ -23,10 +23,12 @@ type Tx struct {
 	w      *writer
 	q      *request
 	images []image
-	broken error // the whole batch must be rolled back
-	lost   error // why, if this request ended the transaction
-	wrote  bool  // the request in progress has changed something
-	opened *userState
+	// entries of the journal that are not yet written.
+	entries []engine.Entry
+	broken  error // the whole batch must be rolled back
+	lost    error // why, if this request ended the transaction
+	wrote   bool  // the request in progress has changed something
+	opened  *userState
 }
 
 // image is what a flow was before a request touched it.
@@ -45,20 +47,25 @@ type userState struct {
 // serve runs one request, in a savepoint if it might half-fail.
 func (tx *Tx) serve(q *request, careful bool) error {
 	tx.q, q.after, q.orElse = q, q.after[:0], q.orElse[:0]
-	mark := len(tx.images)
+	at := mark{len(tx.images), len(tx.entries)}
 	if !careful {
-		return tx.servePlain(q, mark)
+		return tx.servePlain(q, at)
 	}
-	if _, err := tx.exec(tx.w.savepoint); err != nil {
+	err := tx.flushEntries() // of others: the savepoint must not hold them
+	if err == nil {
+		_, err = tx.exec(tx.w.savepoint)
+	}
+	if err != nil {
 		tx.broken = err
 		return err
 	}
-	err := q.apply(tx)
+	at.entries = 0
+	err = q.apply(tx)
 	if tx.broken != nil {
 		return err
 	}
 	if err != nil {
-		tx.restore(mark)
+		tx.restore(at)
 		q.drop()
 		if _, undo := tx.exec(tx.w.undo); undo != nil {
 			return tx.lose(err)
@@ -72,7 +79,7 @@ func (tx *Tx) serve(q *request, careful bool) error {
 
 // servePlain runs a request without a savepoint. If it fails with half of its
 // writes done, the batch is repeated with savepoints.
-func (tx *Tx) servePlain(q *request, mark int) error {
+func (tx *Tx) servePlain(q *request, at mark) error {
 	tx.wrote = false
 	err := q.apply(tx)
 	switch {
@@ -81,7 +88,7 @@ func (tx *Tx) servePlain(q *request, mark int) error {
 	case tx.wrote:
 		tx.broken = errAgain
 	default:
-		tx.restore(mark)
+		tx.restore(at)
 		q.drop()
 	}
 	return err
@@ -182,9 +189,14 @@ func (tx *Tx) AddFlow(f Flow) error {
 	return err
 }
 
-// restore takes back what was done to flows since the mark.
-func (tx *Tx) restore(mark int) {
-	for i := len(tx.images) - 1; i >= mark; i-- {
+// mark is how much a batch had collected at some moment.
+type mark struct{ images, entries int }
+
+// restore takes back what was done to flows, and what was added to the journal,
+// since the mark.
+func (tx *Tx) restore(at mark) {
+	tx.entries = tx.entries[:min(at.entries, len(tx.entries))] // fewer: they were written meanwhile
+	for i := len(tx.images) - 1; i >= at.images; i-- {
 		m := tx.images[i]
 		*m.flow = m.was
 		m.flow.dirty = !m.born
@@ -193,11 +205,15 @@ func (tx *Tx) restore(mark int) {
 			delete(tx.w.byID, m.was.ID)
 		}
 	}
-	tx.images = tx.images[:mark]
+	tx.images = tx.images[:at.images]
 }
 
-// flush writes every flow the batch has changed, once.
+// flush writes what the batch has collected: its entries, and every flow it has
+// changed, once.
 func (tx *Tx) flush() error {
+	if err := tx.flushEntries(); err != nil {
+		return err
+	}
 	for _, m := range tx.images {
 		if !m.flow.dirty {
 			continue
@@ -304,6 +320,9 @@ func (tx *Tx) probe(err error) error {
 // savepoint by which it is seen whether the transaction still stands. What is
 // logged of it has the given attributes.
 func (tx *Tx) User(what string, fn func() error, attrs ...any) error {
+	if err := tx.flushEntries(); err != nil { // the function may look at them
+		return err
+	}
 	if _, err := tx.do("SAVEPOINT segno_user"); err != nil {
 		return err
 	}

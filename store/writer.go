@@ -10,6 +10,8 @@ import (
 	"time"
 
 	lib "modernc.org/sqlite/lib"
+
+	"github.com/segnodev/segno/engine"
 )
 
 const (
@@ -56,24 +58,26 @@ type writer struct {
 	settle Settle
 	epoch  int64
 
-	begin, commitTx, rollback, check                       *sql.Stmt
-	savepoint, release, undo                               *sql.Stmt
-	advance, complete, replace, entry, insert, hold, letGo *sql.Stmt
-	putMemo, dropMemos, seq                                *sql.Stmt
-	nextRun, nextEntry, nextFlow                           int64
-	flows                                                  map[int64]*Flow
-	byID                                                   map[string]*Flow
-	closing                                                <-chan struct{}
-	failed                                                 func() error // why nothing may be written any more
-	degraded                                               func(error)  // told of trouble, and of its end with nil
-	troubled                                               bool         // it has been told
-	smallWAL                                               bool
-	inUser                                                 atomic.Int64 // the writer's goroutine while it is in a function of the user's
-	images                                                 []image      // of the last batch, to be used again
-	stmts                                                  []*sql.Stmt
-	byText                                                 map[string]*sql.Stmt // of those, what was prepared when it was needed
-	commits                                                atomic.Uint64
-	long                                                   longRuns
+	begin, commitTx, rollback, check                *sql.Stmt
+	savepoint, release, undo                        *sql.Stmt
+	advance, complete, replace, insert, hold, letGo *sql.Stmt
+	putMemo, dropMemos, seq                         *sql.Stmt
+	nextRun, nextEntry, nextFlow                    int64
+	flows                                           map[int64]*Flow
+	byID                                            map[string]*Flow
+	closing                                         <-chan struct{}
+	failed                                          func() error // why nothing may be written any more
+	degraded                                        func(error)  // told of trouble, and of its end with nil
+	troubled                                        bool         // it has been told
+	smallWAL                                        bool
+	inUser                                          atomic.Int64 // the writer's goroutine while it is in a function of the user's
+	images                                          []image      // of the last batch, to be used again, as the next two
+	entries                                         []engine.Entry
+	args                                            []any
+	stmts                                           []*sql.Stmt
+	byText                                          map[string]*sql.Stmt // of those, what was prepared when it was needed
+	commits                                         atomic.Uint64
+	long                                            longRuns
 }
 
 // prepare makes the writer's statements, once.
@@ -85,7 +89,7 @@ func (w *writer) prepare() error {
 		{&w.begin, "BEGIN IMMEDIATE"}, {&w.commitTx, "COMMIT"}, {&w.rollback, "ROLLBACK"},
 		{&w.check, "SELECT epoch FROM _segno_owner"},
 		{&w.savepoint, "SAVEPOINT segno_request"}, {&w.release, "RELEASE segno_request"}, {&w.undo, "ROLLBACK TO segno_request"},
-		{&w.advance, advanceSQL}, {&w.replace, replaceSQL}, {&w.entry, entrySQL}, {&w.insert, insertSQL}, {&w.complete, completeSQL}, {&w.hold, holdSQL}, {&w.letGo, letGoSQL},
+		{&w.advance, advanceSQL}, {&w.replace, replaceSQL}, {&w.insert, insertSQL}, {&w.complete, completeSQL}, {&w.hold, holdSQL}, {&w.letGo, letGoSQL},
 		{&w.putMemo, putMemoSQL}, {&w.dropMemos, dropMemosSQL},
 		{&w.seq, "SELECT seq FROM _segno_run WHERE run = ?"},
 	} {
@@ -232,8 +236,8 @@ var errAgain = errors.New("segno: batch to be repeated")
 
 // try runs a batch in one transaction and answers it after the commit.
 func (w *writer) try(batch []*request, careful bool) (rest []*request, err error) {
-	tx := &Tx{w: w, images: w.images[:0]}
-	defer func() { w.images = tx.images }()
+	tx := &Tx{w: w, images: w.images[:0], entries: w.entries[:0]}
+	defer func() { w.images, w.entries = tx.images, tx.entries }()
 	if err := w.open(); err != nil {
 		w.abandon(tx, nil)
 		return batch, err
@@ -302,7 +306,7 @@ func (w *writer) open() error {
 // abandon rolls back what is left of the transaction, in the file and in memory.
 func (w *writer) abandon(tx *Tx, served []*request) {
 	_, _ = w.rollback.ExecContext(background) // there may be none any more
-	tx.restore(0)
+	tx.restore(mark{})
 	for _, q := range served {
 		q.drop()
 	}
