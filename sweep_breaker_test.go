@@ -35,7 +35,7 @@ func TestSweepBreaker(t *testing.T) {
 		Register: sweepManual(func(fx *sweepFX) sweepFlow {
 			return sweepFlow{Initial: sA, Steps: sweepTable{
 				sA: {
-					Breaker: &segno.Breaker{Name: "bank", Failures: 1, Reset: time.Hour},
+					Breaker: &segno.Breaker{Name: "bank", Failures: 1, Reset: time.Hour, Probes: 2},
 					Do: func(ctx context.Context, _ *sweepData) (sweepAt, error) {
 						fx.Do(ctx, fmt.Sprint("call of run ", segno.InfoFrom(ctx).Run))
 						if segnotest.Now() < time.Hour {

@@ -288,7 +288,7 @@ func TestSweepPauseAndResume(t *testing.T) {
 	sweep(t, segnotest.Scenario{
 		Times:    true,
 		Register: sweepFlowOf(segno.Flow{Schedule: segno.Every(time.Minute)}, sweepTick),
-		Drive:    sweepPause(segno.Pause{Note: "night"}, segno.Resume{}),
+		Drive:    sweepPause(segno.Pause{Note: "night", Actor: "ada"}, segno.Resume{}),
 		Check: sweepSlots("0s..0s ×1 fired", "1m0s..1m0s ×1 fired", "2m0s..3m0s ×2 skipped paused",
 			"4m0s..4m0s ×1 fired"),
 	})
