@@ -117,24 +117,27 @@ func (r *RunningScheduler) reanchor(tx *store.Tx, f *flow, now time.Time) error 
 			return err
 		}
 	}
-	switch f.Schedule.kind {
-	case interval:
-		n, err := tx.Events("reanchored", f.ID)
-		if err != nil {
-			return err
-		}
-		// A grid of its own: none of its slots was on another one.
-		row.Anchor = later(now.Add(f.Schedule.d), f.StartAt).Add(time.Duration(n+1) * tick)
-		row.Cursor = now
-		return tx.Event("reanchored", f.ID, "next at "+row.Anchor.Format(time.RFC3339Nano), now)
-	case fixedDelay:
-		if !f.tooFar(row, now) {
-			return nil
-		}
-		row.Cursor, row.Next = earlier(row.Cursor, now), now.Add(f.Schedule.d)
-		return tx.Event("reanchored", f.ID, "next at "+row.Next.Format(time.RFC3339Nano), now)
+	if f.Schedule.kind != interval && (f.Schedule.kind != fixedDelay || !f.tooFar(row, now)) {
+		return nil
 	}
-	return nil
+	n, err := tx.Events("reanchored", f.ID)
+	if err != nil {
+		return err
+	}
+	return tx.Event("reanchored", f.ID, "next at "+clock(f.anew(row, now, n)), now)
+}
+
+// anew lets an interval or a FixedDelay begin anew, for the nth time from 0, and
+// returns its next slot. An interval gets a grid of its own: none of its slots
+// was on another one.
+func (f *flow) anew(row *store.Flow, now time.Time, n int) time.Time {
+	if f.Schedule.kind == fixedDelay {
+		row.Cursor, row.Next = earlier(row.Cursor, now), now.Add(f.Schedule.d)
+		return row.Next
+	}
+	row.Anchor = later(now.Add(f.Schedule.d), f.StartAt).Add(time.Duration(n+1) * tick)
+	row.Cursor = now
+	return row.Anchor
 }
 
 // rollBack takes a flow out of the past that a wrong clock gave it.
