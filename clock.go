@@ -67,7 +67,7 @@ func (r *RunningScheduler) reanchorAll(tx *store.Tx, now time.Time) (anew int, e
 	for _, f := range r.order {
 		row := tx.Flow(f.ID)
 		if f.wrong(row, now) || f.tooFar(row, now) {
-			if f.Schedule.kind == interval || f.Schedule.kind == fixedDelay {
+			if f.adrift(row, now) {
 				anew++
 			}
 			if err := r.reanchor(tx, f, now); err != nil {
@@ -99,25 +99,31 @@ func (f *flow) tooFar(row *store.Flow, now time.Time) bool {
 	return false
 }
 
+// adrift reports whether a flow that is to be set right has to begin anew: not an
+// interval whose decided slots have all passed by the clock as it is now. Those
+// behind them still wait for their turn.
+func (f *flow) adrift(row *store.Flow, now time.Time) bool {
+	return f.tooFar(row, now) || f.Schedule.kind == interval && row.Cursor.After(now)
+}
+
 // astray reports whether a flow that is found in the file has to be set right:
 // an interval waits for the clock, if that is not a day behind.
 func (f *flow) astray(row *store.Flow, now time.Time) bool {
 	return f.wrong(row, now) || f.Schedule.kind == fixedDelay && f.tooFar(row, now)
 }
 
-// reanchor lets a flow go on after its clock was set back. An interval or a
-// FixedDelay begins anew. If it was run by a wrong clock, its cursor is set
-// back, with what was decided of slots to come: none that fired does so a second
-// time all the same.
+// reanchor lets a flow go on after its clock was set back: anew, if it is adrift.
+// If it was run by a wrong clock, its cursor is set back, with what was decided
+// of slots to come: none that fired does so a second time all the same.
 func (r *RunningScheduler) reanchor(tx *store.Tx, f *flow, now time.Time) error {
 	row := tx.Flow(f.ID)
-	wrong := f.wrong(row, now)
-	if wrong {
+	adrift := f.adrift(row, now)
+	if f.wrong(row, now) {
 		if err := r.rollBack(tx, f, row, now); err != nil {
 			return err
 		}
 	}
-	if f.Schedule.kind != interval && (f.Schedule.kind != fixedDelay || !f.tooFar(row, now)) {
+	if !adrift {
 		return nil
 	}
 	n, err := tx.Events("reanchored", f.ID)

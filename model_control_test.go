@@ -189,18 +189,18 @@ func (w *modelWorld) setBack(astray bool) {
 }
 
 func (w *modelWorld) reanchor() {
-	wrong, row := w.f.wrong(&w.row, w.now), &w.row
-	if wrong {
+	row, adrift := &w.row, w.f.adrift(&w.row, w.now)
+	if w.f.wrong(row, w.now) {
 		w.rollBack()
 	}
-	if w.spec.kind == interval || w.spec.kind == fixedDelay && w.f.tooFar(row, w.now) {
+	if adrift {
 		if missed := w.after(w.cursor); w.spec.kind == interval && !missed.IsZero() && !missed.After(w.now) {
 			w.wrong("slot %v is lost: the grid begins anew, and it was not decided", missed)
 		}
 		w.f.anew(row, w.now, w.anews)
 		w.anews++
 	}
-	w.cursor, w.highest = row.Cursor, time.Time{}
+	w.cursor, w.highest, w.back = row.Cursor, time.Time{}, true
 }
 
 // rollBack takes the flow out of the past that a wrong clock gave it. Slots that

@@ -183,11 +183,13 @@ func (w *modelWorld) expectNext() time.Time {
 		return time.Time{} // the end of that run
 	case w.keeps() && !slot.IsZero():
 		due = later(due, gate)
-	case due.Before(gate):
+	case !slot.IsZero() && due.Before(gate):
 		for !slot.IsZero() && slot.Before(gate) {
 			slot = w.after(slot)
 		}
-		due = w.due(slot)
+		if due = w.due(slot); slot.IsZero() { // those that are lost are the last ones
+			due = gate
+		}
 	}
 	if !retry.IsZero() && (due.IsZero() || retry.Before(due)) {
 		return retry

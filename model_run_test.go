@@ -21,8 +21,8 @@ func (w *modelWorld) fire(d decision, missed []decision) (all []decision) {
 	all = append(missed, d)
 	switch {
 	case w.known[d.last]: // by a clock that has been set back since
-		if w.spec.kind == interval {
-			w.wrong("slot %v of a new grid has fired on an older one", d.last)
+		if !w.back {
+			w.wrong("slot %v has fired before, and the cursor was never set back", d.last)
 		}
 		all = append(as(missed, skipped, "missed"), as([]decision{d}, known, "")...)
 	case w.overlaps():

@@ -32,6 +32,7 @@ type modelWorld struct {
 	tries   map[string]bool    // slots and tries that have a run
 	fired   int
 	anews   int           // how often it began anew
+	back    bool          // the cursor was set back once
 	unseen  time.Duration // by which the clock was set back without anybody noticing
 }
 
