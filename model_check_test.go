@@ -127,7 +127,7 @@ func (w *modelWorld) checkDelay(next time.Time) {
 		}
 		return
 	}
-	switch most := later(later(w.now.Add(w.spec.d+w.unseen), w.gate()), later(w.row.Cursor.Add(tick), w.f.StartAt)); {
+	switch most := later(later(w.now.Add(w.spec.d), w.gate()).Add(w.unseen), later(w.row.Cursor.Add(tick), w.f.StartAt)); {
 	case next.IsZero() && !w.over() && w.row.Open(w.f.Serial) == 0 && (w.f.EndAt.IsZero() || most.Before(w.f.EndAt)):
 		w.wrong("nothing is due, and no run is open")
 	case next.IsZero():
