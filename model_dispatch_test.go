@@ -33,7 +33,7 @@ func TestLongModelOfTheDispatcher(t *testing.T) {
 		t.Skip("set SEGNO_LONG=1 to run it")
 	}
 	t.Parallel()
-	modelDispatcher(t, 6_000)
+	modelDispatcher(t, 4_000)
 }
 
 func modelDispatcher(t *testing.T, want int) {
@@ -43,7 +43,7 @@ func modelDispatcher(t *testing.T, want int) {
 			if done >= want && !failing { // rapid asks for a hundred sequences
 				return
 			}
-			flow, ops := drawLiveFlow(rt), rapid.SliceOfN(rapid.Uint16(), 1, 40).Draw(rt, "ops")
+			flow, ops := drawLiveFlow(rt), rapid.SliceOfN(rapid.Uint16(), 20, 40).Draw(rt, "ops")
 			schedules := rapid.SliceOfN(rapid.SampledFrom(liveSchedules), 2, 2).Draw(rt, "schedules")
 			var n int
 			var err error
