@@ -96,6 +96,9 @@ func (m *liveModel) check(before *liveModel) error {
 			return fmt.Errorf("the gate opens at %v, later than %v", info.NextEligible, most)
 		}
 		m.until = info.NextEligible
+		if !m.pauseUntil.IsZero() { // one that had ended by the clock before may hold again, or not
+			m.paused = info.Paused
+		}
 		set, err := m.number(`SELECT gate_set FROM _segno_flow`)
 		if m.closed = time.UnixMicro(set); err != nil {
 			return err
