@@ -18,7 +18,7 @@ type liveModel struct {
 	schedules []liveSchedule
 	unsure    bool      // whether the last operation was done before the process died
 	stepped   bool      // the last operation set the clock
-	begun     time.Time // when the scheduler was started last, in the bubble's time
+	begun     time.Time // when it was started, or its gate moved, last; in the bubble's time
 
 	streak        int
 	tripped       bool
@@ -106,6 +106,9 @@ func (m *liveModel) check(before *liveModel) error {
 	}
 	if err := m.compare(&info); err != nil {
 		return err
+	}
+	if !m.until.Equal(before.until) {
+		m.begun = time.Now()
 	}
 	if err := m.compareFile(before); err != nil {
 		return err
