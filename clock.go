@@ -67,7 +67,7 @@ func (r *RunningScheduler) reanchorAll(tx *store.Tx, now time.Time) (anew int, e
 	for _, f := range r.order {
 		row := tx.Flow(f.ID)
 		if f.wrong(row, now) || f.tooFar(row, now) {
-			if f.Schedule.kind == interval || f.Schedule.kind == fixedDelay {
+			if f.adrift(row, now) {
 				anew++
 			}
 			if err := r.reanchor(tx, f, now); err != nil {
@@ -99,42 +99,51 @@ func (f *flow) tooFar(row *store.Flow, now time.Time) bool {
 	return false
 }
 
+// adrift reports whether a flow that is to be set right has to begin anew: not an
+// interval whose decided slots have all passed by the clock as it is now. Those
+// behind them still wait for their turn.
+func (f *flow) adrift(row *store.Flow, now time.Time) bool {
+	return f.tooFar(row, now) || f.Schedule.kind == interval && row.Cursor.After(now)
+}
+
 // astray reports whether a flow that is found in the file has to be set right:
 // an interval waits for the clock, if that is not a day behind.
 func (f *flow) astray(row *store.Flow, now time.Time) bool {
 	return f.wrong(row, now) || f.Schedule.kind == fixedDelay && f.tooFar(row, now)
 }
 
-// reanchor lets a flow go on after its clock was set back. An interval or a
-// FixedDelay begins anew. If it was run by a wrong clock, its cursor is set
-// back, with what was decided of slots to come: none that fired does so a second
-// time all the same.
+// reanchor lets a flow go on after its clock was set back: anew, if it is adrift.
+// If it was run by a wrong clock, its cursor is set back, with what was decided
+// of slots to come: none that fired does so a second time all the same.
 func (r *RunningScheduler) reanchor(tx *store.Tx, f *flow, now time.Time) error {
 	row := tx.Flow(f.ID)
-	wrong := f.wrong(row, now)
-	if wrong {
+	adrift := f.adrift(row, now)
+	if f.wrong(row, now) {
 		if err := r.rollBack(tx, f, row, now); err != nil {
 			return err
 		}
 	}
-	switch f.Schedule.kind {
-	case interval:
-		n, err := tx.Events("reanchored", f.ID)
-		if err != nil {
-			return err
-		}
-		// A grid of its own: none of its slots was on another one.
-		row.Anchor = later(now.Add(f.Schedule.d), f.StartAt).Add(time.Duration(n+1) * tick)
-		row.Cursor = now
-		return tx.Event("reanchored", f.ID, "next at "+row.Anchor.Format(time.RFC3339Nano), now)
-	case fixedDelay:
-		if !f.tooFar(row, now) {
-			return nil
-		}
-		row.Cursor, row.Next = earlier(row.Cursor, now), now.Add(f.Schedule.d)
-		return tx.Event("reanchored", f.ID, "next at "+row.Next.Format(time.RFC3339Nano), now)
+	if !adrift {
+		return nil
 	}
-	return nil
+	n, err := tx.Events("reanchored", f.ID)
+	if err != nil {
+		return err
+	}
+	return tx.Event("reanchored", f.ID, "next at "+clock(f.anew(row, now, n)), now)
+}
+
+// anew lets an interval or a FixedDelay begin anew, for the nth time from 0, and
+// returns its next slot. An interval gets a grid of its own: none of its slots
+// was on another one.
+func (f *flow) anew(row *store.Flow, now time.Time, n int) time.Time {
+	if f.Schedule.kind == fixedDelay {
+		row.Cursor, row.Next = earlier(row.Cursor, now), now.Add(f.Schedule.d)
+		return row.Next
+	}
+	row.Anchor = later(now.Add(f.Schedule.d), f.StartAt).Add(time.Duration(n+1) * tick)
+	row.Cursor = now
+	return row.Anchor
 }
 
 // rollBack takes a flow out of the past that a wrong clock gave it.

@@ -79,7 +79,7 @@ func (f *flow) keepsForGate(row *store.Flow) bool {
 // failed would be tried again at the gate's end, the newest that has come by
 // then fires instead.
 func (f *flow) gated(row *store.Flow, gate, now time.Time) time.Time {
-	lost := gate.Add(-tick)
+	lost, come := gate.Add(-tick), f.ripe(row, now)
 	switch {
 	case f.keepsForGate(row):
 		return row.Cursor
@@ -87,10 +87,10 @@ func (f *flow) gated(row *store.Flow, gate, now time.Time) time.Time {
 		return lost
 	case gate.After(now):
 		return row.Cursor
-	case f.slots(row, later(row.Cursor, lost), f.ripe(row, now)).count > 0:
+	case f.slots(row, later(row.Cursor, lost), come).count > 0:
 		return lost
 	}
-	if st := f.slots(row, row.Cursor, lost); st.count > 0 {
+	if st := f.slots(row, row.Cursor, earlier(lost, come)); st.count > 0 {
 		return st.last.Add(-tick)
 	}
 	return lost
@@ -327,7 +327,7 @@ func (f *flow) plan(row *store.Flow, now time.Time) {
 	}
 	slot := f.next(row, row.Cursor)
 	row.Next = f.due(row, slot)
-	if reason, _ := blockedBy(row, now); reason != "" {
+	if reason, until := blockedBy(row, now); reason != "" && until.Equal(now) { // not by a pause that has ended
 		f.planBlocked(row, now, reason)
 		return
 	}
@@ -337,9 +337,10 @@ func (f *flow) plan(row *store.Flow, now time.Time) {
 	}
 	gate := row.Gate(now)
 	if !row.GateUntil.IsZero() && gate.After(row.Next) && !row.Next.IsZero() {
-		if row.Next = gate; !f.keepsForGate(row) {
-			row.Next = f.due(row, f.next(row, gate.Add(-tick)))
-		}
+		row.Next = gate
+		if beyond := f.next(row, gate.Add(-tick)); !f.keepsForGate(row) && !beyond.IsZero() {
+			row.Next = f.due(row, beyond)
+		} // else those that are lost are the last ones, and go on record then
 	}
 	if retry := later(gate, now); !row.RetrySlot.IsZero() && (row.Next.IsZero() || retry.Before(row.Next)) {
 		row.Next = retry

@@ -164,6 +164,14 @@ func (f *flow) reconcile(tx *store.Tx, row *store.Flow, now time.Time) error {
 	if err := f.drop(tx, row, "schedule_changed", now); err != nil {
 		return err
 	}
+	f.takeOver(row, phase, now)
+	return nil
+}
+
+// takeOver lets the flow's schedule go on where another one stood: an interval
+// keeps its phase, the last slot that was decided before the change.
+func (f *flow) takeOver(row *store.Flow, phase, now time.Time) {
+	schedule := f.Schedule.String()
 	if f.Schedule.kind == interval && row.Schedule != schedule {
 		if row.Anchor = phase; !f.StartAt.IsZero() {
 			row.Anchor = f.StartAt
@@ -177,7 +185,6 @@ func (f *flow) reconcile(tx *store.Tx, row *store.Flow, now time.Time) error {
 	if row.Cursor.Before(upto) {
 		row.Cursor = upto
 	}
-	return nil
 }
 
 // extended reports whether a flow that had no slot any more has one now, by
