@@ -213,9 +213,14 @@ func TestFailedRetentionIsTold(t *testing.T) {
 func TestSweepRetention(t *testing.T) {
 	sweep(t, segnotest.Scenario{
 		Options: func(*sweepFX) segno.Options {
-			return segno.Options{Retention: segno.Retention{Runs: 1, MinAge: time.Minute, Completed: time.Minute, Ledger: time.Minute, Events: time.Minute, MaxVisits: 5}}
+			return segno.Options{Retention: segno.Retention{Runs: 1, MinAge: time.Minute, Completed: time.Minute, Failed: time.Minute, Ledger: time.Minute, Events: time.Minute, MaxVisits: 5}}
 		},
-		Register: sweepFlowOf(segno.Flow{Schedule: segno.Every(time.Minute), MaxRuns: 4}, sweepTick),
+		Register: sweepFlowOf(segno.Flow{Schedule: segno.Every(time.Minute), MaxRuns: 4, Backoff: segno.BackoffPolicy{Initial: -1}}, func(ctx context.Context, fx *sweepFX, slot time.Duration) error {
+			if slot == time.Minute {
+				return errSweep
+			}
+			return sweepTick(ctx, fx, slot)
+		}),
 		Drive:    sweepUntil(150 * time.Minute),
 		Check: func(o *segnotest.Outcome) error {
 			if len(o.Runs) != 1 {

@@ -23,6 +23,8 @@ var persistent = []string{
 var unswept = map[string]string{
 	".OpenReader":                      reads,
 	".ResourceFrom":                    reads,
+	"RunningScheduler.DB":              reads,
+	"Flow.DST":                         "says which instants are slots, as the expression does; it keeps nothing of its own",
 	"BackoffPolicy.Delay":              pure,
 	"Bucket.Burst":                     inMemory,
 	"Bucket.Remaining":                 inMemory,
@@ -199,7 +201,9 @@ func declared(d ast.Decl) map[string]ast.Node {
 	out := map[string]ast.Node{}
 	switch d := d.(type) {
 	case *ast.FuncDecl:
-		out[d.Name.Name] = d
+		if d.Recv == nil { // methods of one name are many
+			out[d.Name.Name] = d
+		}
 	case *ast.GenDecl:
 		for _, s := range d.Specs {
 			switch s := s.(type) {
