@@ -35,6 +35,9 @@ type Config struct {
 	// Gate, if set, is called with every commit to be made; tests kill there.
 	// An error of its own, in place of the commit's, is the store's failure.
 	Gate func(commit func() error) error
+	// Pragmas are made on the writer's connection once its settings were
+	// checked; tests weaken them there, to see what that loses.
+	Pragmas []string
 }
 
 // A Store is an open database with its one writer.
@@ -183,6 +186,11 @@ func (s *Store) startWriter(ctx context.Context, cfg Config) error {
 	conn, err := s.db.Conn(ctx)
 	if err != nil {
 		return err
+	}
+	for _, p := range cfg.Pragmas {
+		if _, err := conn.ExecContext(ctx, "PRAGMA "+p); err != nil {
+			return err
+		}
 	}
 	s.w = &writer{
 		conn: conn, path: s.path, log: cfg.Logger, settle: cfg.Settle, smallWAL: cfg.SmallWAL,
