@@ -157,3 +157,12 @@ func (c *cut) write(b, data []byte, at int64) []byte {
 	copy(b[at:], data)
 	return b
 }
+
+// Synced returns the files with what was synced, and nothing else.
+func (r *Replay) Synced() map[string][]byte {
+	image := map[string][]byte{}
+	for name, f := range r.kept {
+		image[name] = slices.Clone(f.kept)
+	}
+	return image
+}

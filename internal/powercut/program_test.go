@@ -37,6 +37,7 @@ type program struct {
 	pragmas []string
 	grown   bool // with a WAL that is grown ahead
 	forever bool // nothing is deleted
+	manual  bool // no schedules
 	ack     func(claim)
 }
 
@@ -55,9 +56,10 @@ func (p *program) start() (*segno.RunningScheduler, error) {
 		s.Add(segno.Flow{ID: "walk", Workflow: p.walk(), Overlap: segno.Allow(0)}),
 		s.Add(segno.Flow{ID: "gate", Workflow: p.gate(), Overlap: segno.Allow(0)}),
 		s.Add(segno.Flow{ID: "nap", Workflow: p.nap(), Overlap: segno.Allow(0)}),
-		s.Every("tick", p.tick(), 2*time.Minute),
-		s.Cron("beat", p.tick(), "*/7 * * * *"),
 	)
+	if !p.manual {
+		err = errors.Join(err, s.Every("tick", p.tick(), 2*time.Minute), s.Cron("beat", p.tick(), "*/7 * * * *"))
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -203,7 +205,7 @@ const batchParts = 3
 
 func writeBatch(tx segno.Tx, id int) error {
 	for part := range batchParts {
-		if _, err := tx.Exec("INSERT INTO batch VALUES (?, ?)", id, part); err != nil {
+		if _, err := tx.Exec("INSERT OR IGNORE INTO batch VALUES (?, ?)", id, part); err != nil {
 			return err
 		}
 	}
