@@ -83,6 +83,7 @@ var killScenarios = map[string]func(*killChild){
 	"history":       killHistory,
 	"model":         killModelLife,
 	"cursors":       killCursors,
+	"stopped":       killStopped,
 }
 
 // TestKillChild is no test: it is the program that the kill tests run.
