@@ -684,6 +684,7 @@ func TestErrFencedWhileIdle(t *testing.T) {
 			return errors.Join(os.Remove(path+".lock"), os.WriteFile(path+".lock", nil, 0o600))
 		},
 		"database deleted":  os.Remove,
+		"log deleted":       func(path string) error { return os.Remove(path + "-wal") },
 		"database replaced": func(path string) error { return os.Rename(path+".other", path) },
 		"epoch raised": func(path string) error {
 			db, err := sql.Open("sqlite", "file:"+path)
