@@ -74,7 +74,7 @@ func try(t *testing.T, f *fault, kept bool) (*trial, error) {
 	v := &trial{fault: f, kept: kept}
 	var err error
 	synctest.Test(t, func(t *testing.T) {
-		v.rec = &powercut.Recorder{Dir: t.TempDir()}
+		v.rec = &powercut.Recorder{Dir: folder(t)}
 		remove, errInstall := powercut.Install(v.rec.Dir, f.hook(v.rec.Record))
 		if errInstall != nil {
 			t.Fatal(errInstall)

@@ -31,7 +31,7 @@ func record(t *testing.T, p program, rec *powercut.Recorder) *recording {
 	t.Helper()
 	r := &recording{}
 	synctest.Test(t, func(t *testing.T) {
-		rec.Dir = t.TempDir()
+		rec.Dir = folder(t)
 		remove, err := powercut.Install(rec.Dir, rec.Record)
 		if err != nil {
 			t.Fatal(err)
@@ -90,7 +90,7 @@ type cutter struct {
 // cut judges so many images.
 func (c *cutter) cut(images int) *verdict {
 	c.t.Helper()
-	c.dir = c.t.TempDir()
+	c.dir = folder(c.t)
 	rnd := rand.New(rand.NewPCG(c.seed, 1))
 	replay := powercut.NewReplay(c.rec.ops)
 	for i, n := range c.places(rnd, images) {
