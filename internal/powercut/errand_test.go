@@ -61,7 +61,9 @@ func (e *errand) run(r *segno.RunningScheduler) error {
 
 // one sees to one run.
 func (e *errand) one(r *segno.RunningScheduler, i int) error {
-	ctx, n := context.Background(), errandRuns[i]
+	n := errandRuns[i]
+	ctx, stop := context.WithTimeout(context.Background(), time.Hour)
+	defer stop()
 	id, err := r.Trigger(ctx, n.flow, segno.Trigger{Input: n.input, Key: n.key})
 	if err != nil {
 		return err
@@ -73,7 +75,7 @@ func (e *errand) one(r *segno.RunningScheduler, i int) error {
 			e.ack(claim{run: id, message: "a"})
 		}
 	case "cancelled":
-		time.Sleep(time.Minute)
+		time.Sleep(10 * time.Second)
 		if err = r.CancelRun(ctx, id); err == nil {
 			e.ack(claim{run: id, cancelled: true})
 		}

@@ -105,7 +105,7 @@ func (v *trial) live() error {
 	if err := v.powerOff(); err != nil {
 		return err
 	}
-	time.Sleep(time.Minute) // the fault is over
+	time.Sleep(11 * time.Second) // the fault is over
 	if r, err = v.start(); err != nil {
 		return fmt.Errorf("the next Start: %w", err)
 	}
@@ -256,6 +256,24 @@ func TestSweepFailingDisk(t *testing.T) {
 					if w := c.cut(6); w.corrupt+w.torn+w.lost > 0 {
 						return fmt.Errorf("going on: %v\n%s", w, strings.Join(w.faults, "\n"))
 					}
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// Whichever read fails: whoever needed it is told, or the scheduler ends, and
+// nothing else comes of it.
+func TestSweepFailingRead(t *testing.T) {
+	for name, lasts := range map[string]time.Duration{"once": 0, "for a while": 10 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			broken := func(k int) *fault {
+				return &fault{kind: powercut.Read, code: sqlite3.SQLITE_IOERR_READ, lasts: lasts, at: k}
+			}
+			sweep(t, broken, stride(5), func(v, _ *trial) error {
+				if err := errors.Join(v.refused, v.failed); err != nil && !strings.Contains(err.Error(), "disk I/O error") {
+					return fmt.Errorf("got = %v, want it to say what is wrong", err)
 				}
 				return nil
 			})

@@ -154,6 +154,14 @@ func (p *program) walk() segno.Workflow[stage, work] {
 	}}
 }
 
+// patience is how long a run waits.
+func (p *program) patience() time.Duration {
+	if p.manual {
+		return 2 * time.Minute
+	}
+	return 20 * time.Minute
+}
+
 func (p *program) gate() segno.Workflow[stage, work] {
 	pass := func(ctx context.Context, w *work, n int) (stage, error) {
 		p.begin(ctx)
@@ -162,13 +170,13 @@ func (p *program) gate() segno.Workflow[stage, work] {
 	}
 	late := segno.AwaitOptions[stage, work]{OnTimeout: p.to("done")}
 	return segno.Workflow[stage, work]{Initial: "wait", Steps: segno.Steps[stage, work]{
-		"wait": {Do: segno.Await("go", pass, late), Timeout: 20 * time.Minute}, "done": {Final: true},
+		"wait": {Do: segno.Await("go", pass, late), Timeout: p.patience()}, "done": {Final: true},
 	}}
 }
 
 func (p *program) nap() segno.Workflow[stage, work] {
 	return segno.Workflow[stage, work]{Initial: "lie down", Steps: segno.Steps[stage, work]{
-		"lie down": {Do: p.to("sleep"), Undo: undo}, "sleep": {Do: segno.Sleep[work](20*time.Minute, stage("done"))}, "done": {Final: true},
+		"lie down": {Do: p.to("sleep"), Undo: undo}, "sleep": {Do: segno.Sleep[work](p.patience(), stage("done"))}, "done": {Final: true},
 	}}
 }
 

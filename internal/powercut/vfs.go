@@ -13,7 +13,7 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 )
 
-// A Hook is called with every call of SQLite's that changes files. It makes the
+// A Hook is called with every call of SQLite's that reads or changes files. It makes the
 // call by do or not, and returns SQLite's result code, 0 for success. op is good
 // during the call only, its Data too.
 type Hook func(op *Op, do func() int32) int32
@@ -22,7 +22,7 @@ type Hook func(op *Op, do func() int32) int32
 type Op struct {
 	Kind Kind
 	Name string // of the file, without the folder
-	At   int64  // where a write begins; the size that a truncation leaves
+	At   int64  // where it reads or writes; the size that a truncation leaves
 	Data []byte // what is written
 	Dir  bool   // the folder is synced, too
 	// Claim is what an Acknowledge claims to be durable.
@@ -35,6 +35,7 @@ type Kind string
 // The closed set of kinds. Only a Recorder has the last one.
 const (
 	Create      Kind = "create" // a file is opened that was not there
+	Read        Kind = "read"   // not recorded
 	Write       Kind = "write"
 	Truncate    Kind = "truncate"
 	Sync        Kind = "sync"
@@ -172,7 +173,8 @@ func (d *disk) adopt(p uintptr, name string, flags int32) {
 		m := libc.Xmalloc(nil, libc.Tsize_t(unsafe.Sizeof(sqlite3.Tsqlite3_io_methods{})))
 		methods := at[sqlite3.Tsqlite3_io_methods](m)
 		*methods = *at[sqlite3.Tsqlite3_io_methods](own)
-		methods.FxClose, methods.FxWrite = address(closeFunc(xClose)), address(writeFunc(xWrite))
+		methods.FxClose = address(closeFunc(xClose))
+		methods.FxRead, methods.FxWrite = address(writeFunc(xRead)), address(writeFunc(xWrite))
 		methods.FxTruncate, methods.FxSync = address(truncateFunc(xTruncate)), address(syncFunc(xSync))
 		d.methods[own] = m
 	}
@@ -198,6 +200,12 @@ func xClose(tls *libc.TLS, p uintptr) int32 {
 	f := fileOf(p)
 	files.Delete(p)
 	return function[closeFunc](f.own.FxClose)(tls, p)
+}
+
+func xRead(tls *libc.TLS, p, buf uintptr, n int32, offset int64) int32 {
+	f := fileOf(p)
+	return f.disk.call(&Op{Kind: Read, Name: f.name, At: offset},
+		func() int32 { return function[writeFunc](f.own.FxRead)(tls, p, buf, n, offset) })
 }
 
 func xWrite(tls *libc.TLS, p, buf uintptr, n int32, offset int64) int32 {
