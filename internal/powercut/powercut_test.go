@@ -23,6 +23,7 @@ const often = "wal_autocheckpoint = 40"
 // A recording is what a program did to its disk.
 type recording struct {
 	ops  []powercut.Op
+	from int           // what comes before is only there to begin with
 	over time.Duration // how long it took
 }
 
@@ -56,6 +57,49 @@ func record(t *testing.T, p program, rec *powercut.Recorder) *recording {
 		r.over = time.Since(segnotest.Epoch)
 	})
 	r.ops = rec.Ops()
+	return r
+}
+
+// A blackout is where the power was cut before: what the disk then held, and
+// what had been promised.
+type blackout struct {
+	image  map[string][]byte
+	claims []any
+	over   time.Duration
+}
+
+// again records a life of the program that begins with a blackout.
+func again(t *testing.T, p program, b *blackout) *recording {
+	t.Helper()
+	r := &recording{}
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(b.over)
+		rec := &powercut.Recorder{Dir: folder(t)}
+		for name, content := range b.image {
+			if err := os.WriteFile(filepath.Join(rec.Dir, name), content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		rec.Begin(b.image)
+		for _, cl := range b.claims {
+			rec.Acknowledge(cl)
+		}
+		r.from = len(rec.Ops())
+		remove, err := powercut.Install(rec.Dir, rec.Record)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer remove()
+		p.path = filepath.Join(rec.Dir, "a.db")
+		p.ack = func(c claim) {
+			c.at = time.Now()
+			rec.Acknowledge(c)
+		}
+		if err := p.live(3, 2*time.Minute); err != nil {
+			t.Fatal(err)
+		}
+		r.ops, r.over = rec.Ops(), time.Since(segnotest.Epoch)
+	})
 	return r
 }
 
@@ -111,7 +155,7 @@ func (c *cutter) cut(images int) *verdict {
 // promise.
 func (c *cutter) places(rnd *rand.Rand, images int) []int {
 	var promises, places []int
-	for i := range c.rec.ops {
+	for i := c.rec.from; i < len(c.rec.ops); i++ {
 		if c.rec.ops[i].Kind == powercut.Acknowledge {
 			promises = append(promises, i+1)
 		}
@@ -120,7 +164,7 @@ func (c *cutter) places(rnd *rand.Rand, images int) []int {
 		if i%2 == 0 {
 			places = append(places, promises[rnd.IntN(len(promises))])
 		} else {
-			places = append(places, rnd.IntN(len(c.rec.ops)+1))
+			places = append(places, c.rec.from+rnd.IntN(len(c.rec.ops)+1-c.rec.from))
 		}
 	}
 	slices.Sort(places)
@@ -263,6 +307,30 @@ func survives(t *testing.T, v *verdict) {
 	t.Helper()
 	if v.corrupt+v.torn+v.lost > 0 || v.finished == 0 {
 		t.Errorf("got = %v, want nothing corrupt, torn or lost\n%s", v, strings.Join(v.faults, "\n"))
+	}
+}
+
+// The power may fail again while what the first time has left is recovered.
+func TestPowerCutAgain(t *testing.T) {
+	rounds, images := 3, 20
+	switch {
+	case os.Getenv("SEGNO_LONG") != "":
+		rounds, images = 15, 40
+	case testing.Short():
+		rounds = 1
+	}
+	p := program{pragmas: []string{often}}
+	rec, seed := record(t, p, &powercut.Recorder{}), seedOf(t)
+	rnd := rand.New(rand.NewPCG(seed, 2))
+	for i, n := range (&cutter{rec: rec}).places(rnd, rounds) {
+		replay := powercut.NewReplay(rec.ops)
+		replay.To(n)
+		b := &blackout{image: replay.Image(rnd), claims: replay.Claims()}
+		if n := len(b.claims); n > 0 {
+			b.over = b.claims[n-1].(claim).at.Sub(segnotest.Epoch)
+		}
+		c := cutter{t: t, rec: again(t, p, b), seed: seed + uint64(i), finish: 20}
+		survives(t, c.cut(images))
 	}
 }
 

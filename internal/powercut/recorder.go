@@ -11,7 +11,7 @@ import (
 // A Recorder keeps what reached the file system, in order, and between it what
 // was promised to callers. Its Record is a Hook.
 type Recorder struct {
-	// Dir is the folder, in which there is nothing at first.
+	// Dir is the folder, in which there is nothing at first, or what Begin says.
 	Dir string
 	// Deaf, if set, says which syncs the disk only pretends to make.
 	Deaf func(op *Op) bool
@@ -19,6 +19,19 @@ type Recorder struct {
 	mu    sync.Mutex // guards what follows
 	ops   []Op
 	sizes map[string]int64 // of the files that are known
+}
+
+// Begin takes the folder to hold these files, all of them synced.
+func (r *Recorder) Begin(folder map[string][]byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.sizes = map[string]int64{}
+	for name, b := range folder {
+		r.sizes[name] = int64(len(b))
+		r.keep(Op{Kind: Create, Name: name})
+		r.keep(Op{Kind: Write, Name: name, Data: b})
+		r.keep(Op{Kind: Sync, Name: name, Dir: true})
+	}
 }
 
 // Record makes a call, and keeps it if it succeeds.
