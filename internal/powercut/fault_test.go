@@ -31,29 +31,45 @@ type fault struct {
 	until time.Time
 	hit   string // the file, if it came to it
 	quiet bool   // the test itself looks at the file
+	alive bool   // the scheduler has started, and is not stopping
+	dirty bool   // something was written to the WAL, and not synced
+	fatal bool   // what it hit was a commit
 }
 
-// hook makes calls fail, or passes them on.
-func (f *fault) hook(next powercut.Hook) powercut.Hook {
+// hook makes calls fail, or lets them be recorded.
+func (f *fault) hook(rec *powercut.Recorder) powercut.Hook {
 	return func(op *powercut.Op, do func() int32) int32 {
 		if f.fails(op) {
+			if op.Kind == powercut.Sync {
+				rec.Forget(op.Name)
+			}
 			return f.code
 		}
-		return next(op, do)
+		return rec.Record(op, do)
 	}
 }
 
 func (f *fault) fails(op *powercut.Op) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if op.Kind != f.kind || f.quiet {
+	log := strings.HasSuffix(op.Name, "-wal")
+	if f.dirty = f.dirty || log && op.Kind == powercut.Write; op.Kind != f.kind || f.quiet {
+		f.dirty = f.dirty && !(log && op.Kind == powercut.Sync)
 		return false
 	}
 	if f.calls++; f.calls == f.at {
-		f.hit, f.until = op.Name, time.Now().Add(f.lasts)
+		f.hit, f.until, f.fatal = op.Name, time.Now().Add(f.lasts), log && f.dirty && f.alive
 		return true
 	}
+	f.dirty = f.dirty && !(log && op.Kind == powercut.Sync)
 	return time.Now().Before(f.until)
+}
+
+// live says whether the scheduler lives.
+func (f *fault) live(is bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.alive = is
 }
 
 // silence keeps the fault from the test's own calls.
@@ -83,7 +99,7 @@ func try(t *testing.T, f *fault, kept bool) (*trial, error) {
 	var err error
 	synctest.Test(t, func(t *testing.T) {
 		v.rec = &powercut.Recorder{Dir: folder(t)}
-		remove, errInstall := powercut.Install(v.rec.Dir, f.hook(v.rec.Record))
+		remove, errInstall := powercut.Install(v.rec.Dir, f.hook(v.rec))
 		if errInstall != nil {
 			t.Fatal(errInstall)
 		}
@@ -106,7 +122,10 @@ func try(t *testing.T, f *fault, kept bool) (*trial, error) {
 func (v *trial) live() error {
 	r, err := v.start()
 	if err == nil {
-		v.failed = errors.Join(v.errand.run(r), stopped(r))
+		v.fault.live(true)
+		v.failed = v.errand.run(r)
+		v.fault.live(false)
+		v.failed = errors.Join(v.failed, stopped(r))
 		if v.failed == nil {
 			return v.bears(v.path)
 		}
@@ -175,7 +194,7 @@ func sweep(t *testing.T, at func(k int) *fault, stride int, judge func(v, base *
 	if err = errors.Join(err, base.failed, base.refused); err != nil {
 		t.Fatalf("without a fault: %v", err)
 	}
-	tried, broken, refused, failed := 0, 0, 0, 0
+	tried, broken, refused, failed := 0, 0, 0, 0 // the last two are how it went
 	for k := 1; broken < 3; k += stride {
 		f := at(k)
 		v, err := try(t, f, tried%2 == 1)
@@ -202,11 +221,11 @@ func sweep(t *testing.T, at func(k int) *fault, stride int, judge func(v, base *
 	t.Logf("%d of about %d tried: Start refused %d times, and failed later %d times", tried, base.fault.calls, refused, failed)
 }
 
-// stride is how many places a sweep passes over.
-func stride(usual int) int {
+// stride is how far apart the places of a sweep are.
+func stride(usual, long int) int {
 	switch {
 	case os.Getenv("SEGNO_LONG") != "":
-		return 1
+		return long
 	case testing.Short():
 		return 8 * usual
 	}
@@ -216,12 +235,15 @@ func stride(usual int) int {
 // Whichever write finds the disk full: nobody is told of it, nothing is done
 // twice, and when there is space again all ends as if there had always been.
 func TestSweepFullDisk(t *testing.T) {
-	for name, lasts := range map[string]time.Duration{"once": 0, "for a while": 10 * time.Second} {
+	for name, tt := range map[string]struct {
+		lasts time.Duration
+		long  int
+	}{"once": {0, 3}, "for a while": {10 * time.Second, 1}} {
 		t.Run(name, func(t *testing.T) {
 			full := func(k int) *fault {
-				return &fault{kind: powercut.Write, code: sqlite3.SQLITE_FULL, lasts: lasts, at: k}
+				return &fault{kind: powercut.Write, code: sqlite3.SQLITE_FULL, lasts: tt.lasts, at: k}
 			}
-			sweep(t, full, stride(41), func(v, base *trial) error {
+			sweep(t, full, stride(41, tt.long), func(v, base *trial) error {
 				if v.refused != nil {
 					if !strings.Contains(v.refused.Error(), "full") {
 						return fmt.Errorf("Start: got = %v, want it to say that the disk is full", v.refused)
@@ -249,20 +271,23 @@ func TestSweepFailingDisk(t *testing.T) {
 		code  int32
 		lasts time.Duration
 		usual int
+		long  int
 	}{
-		"write":              {powercut.Write, sqlite3.SQLITE_IOERR_WRITE, 0, 41},
-		"writes for a while": {powercut.Write, sqlite3.SQLITE_IOERR_WRITE, 10 * time.Second, 41},
-		"sync":               {powercut.Sync, sqlite3.SQLITE_IOERR_FSYNC, 0, 5},
-		"syncs for a while":  {powercut.Sync, sqlite3.SQLITE_IOERR_FSYNC, 10 * time.Second, 5},
+		"write":              {powercut.Write, sqlite3.SQLITE_IOERR_WRITE, 0, 41, 1},
+		"writes for a while": {powercut.Write, sqlite3.SQLITE_IOERR_WRITE, 10 * time.Second, 41, 3},
+		"sync":               {powercut.Sync, sqlite3.SQLITE_IOERR_FSYNC, 0, 5, 1},
+		"syncs for a while":  {powercut.Sync, sqlite3.SQLITE_IOERR_FSYNC, 10 * time.Second, 5, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			broken := func(k int) *fault { return &fault{kind: tt.kind, code: tt.code, lasts: tt.lasts, at: k} }
-			sweep(t, broken, stride(tt.usual), func(v, _ *trial) error {
+			sweep(t, broken, stride(tt.usual, tt.long), func(v, _ *trial) error {
 				switch err := v.failed; {
 				case v.refused != nil && !strings.Contains(v.refused.Error(), "disk I/O error"):
 					return fmt.Errorf("Start: got = %v, want it to say what is wrong", v.refused)
 				case err != nil && !errors.Is(err, segno.ErrStoreFailed):
 					return fmt.Errorf("got = %v, want ErrStoreFailed", err)
+				case err == nil && v.fault.fatal:
+					return errors.New("got no error at a commit, want ErrStoreFailed")
 				case err == nil && v.refused == nil: // a copy of the WAL into the database failed; it is made again
 					c := cutter{t: t, rec: &recording{ops: v.rec.Ops()}, seed: uint64(v.fault.at)}
 					if w := c.cut(6); w.corrupt+w.torn+w.lost > 0 {
@@ -283,7 +308,7 @@ func TestSweepFailingRead(t *testing.T) {
 			broken := func(k int) *fault {
 				return &fault{kind: powercut.Read, code: sqlite3.SQLITE_IOERR_READ, lasts: lasts, at: k}
 			}
-			sweep(t, broken, stride(29), func(v, _ *trial) error {
+			sweep(t, broken, stride(29, 1), func(v, _ *trial) error {
 				if err := errors.Join(v.refused, v.failed); err != nil && !strings.Contains(err.Error(), "disk I/O error") {
 					return fmt.Errorf("got = %v, want it to say what is wrong", err)
 				}

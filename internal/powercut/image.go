@@ -60,6 +60,10 @@ func (r *Replay) apply(op *Op) {
 		f.pending = append(f.pending, *op)
 	case Sync:
 		r.now[op.Name].sync()
+	case Forget:
+		if f := r.now[op.Name]; f != nil {
+			f.pending = nil
+		}
 	}
 	if op.Dir {
 		r.kept, r.changes = maps.Clone(r.now), nil

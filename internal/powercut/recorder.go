@@ -89,6 +89,14 @@ func (r *Recorder) keep(op Op) {
 	r.ops = append(r.ops, op)
 }
 
+// Forget notes that a sync of the file failed. As kernels do, the disk then
+// forgets what was to be synced, and takes no later sync to be about it.
+func (r *Recorder) Forget(name string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.keep(Op{Kind: Forget, Name: name})
+}
+
 // Acknowledge notes that from now on somebody relies on what is claimed.
 func (r *Recorder) Acknowledge(claim any) {
 	r.mu.Lock()

@@ -32,7 +32,7 @@ type Op struct {
 // A Kind says what an Op does.
 type Kind string
 
-// The closed set of kinds. Only a Recorder has the last one.
+// The closed set of kinds. Only a Recorder has the last two.
 const (
 	Create      Kind = "create" // a file is opened that was not there
 	Read        Kind = "read"   // not recorded
@@ -40,6 +40,7 @@ const (
 	Truncate    Kind = "truncate"
 	Sync        Kind = "sync"
 	Delete      Kind = "delete"
+	Forget      Kind = "forget" // a sync failed, and what was to be synced is gone
 	Acknowledge Kind = "acknowledge"
 )
 
