@@ -28,7 +28,7 @@ func start(ctx context.Context, s *Scheduler) (*RunningScheduler, error) {
 	if err := r.recover(ctx); err != nil {
 		closed := st.Close()
 		r.guards.leave(r)
-		return nil, errors.Join(err, closed, st.Release())
+		return nil, errors.Join(st.Opening(err), closed, st.Release())
 	}
 	r.run(ctx)
 	return r, nil

@@ -92,6 +92,15 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 	return s, nil
 }
 
+// Opening names the error of something that had to be read before the work
+// could begin.
+func (s *Store) Opening(err error) error {
+	if fatal(err) && !errors.Is(err, ErrStoreFailed) && !errors.Is(err, ErrFenced) {
+		return opening(s.path, err)
+	}
+	return err
+}
+
 func (s *Store) open(ctx context.Context, cfg Config) error {
 	fresh, err := create(s.path)
 	if err != nil {

@@ -221,6 +221,14 @@ func sweep(t *testing.T, at func(k int) *fault, stride int, judge func(v, base *
 	t.Logf("%d of about %d tried: Start refused %d times, and failed later %d times", tried, base.fault.calls, refused, failed)
 }
 
+// says checks that an error is ErrStoreFailed, and tells what is wrong.
+func says(what string, err error, part string) error {
+	if !errors.Is(err, segno.ErrStoreFailed) || !strings.Contains(err.Error(), part) {
+		return fmt.Errorf("%s: got = %w, want ErrStoreFailed that says %q", what, err, part)
+	}
+	return nil
+}
+
 // stride is how far apart the places of a sweep are.
 func stride(usual, long int) int {
 	switch {
@@ -245,10 +253,7 @@ func TestSweepFullDisk(t *testing.T) {
 			}
 			sweep(t, full, stride(41, tt.long), func(v, base *trial) error {
 				if v.refused != nil {
-					if !strings.Contains(v.refused.Error(), "full") {
-						return fmt.Errorf("Start: got = %v, want it to say that the disk is full", v.refused)
-					}
-					return nil
+					return says("Start", v.refused, "full")
 				}
 				if v.failed != nil {
 					return fmt.Errorf("got = %v, want no error", v.failed)
@@ -281,14 +286,14 @@ func TestSweepFailingDisk(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			broken := func(k int) *fault { return &fault{kind: tt.kind, code: tt.code, lasts: tt.lasts, at: k} }
 			sweep(t, broken, stride(tt.usual, tt.long), func(v, _ *trial) error {
-				switch err := v.failed; {
-				case v.refused != nil && !strings.Contains(v.refused.Error(), "disk I/O error"):
-					return fmt.Errorf("Start: got = %v, want it to say what is wrong", v.refused)
-				case err != nil && !errors.Is(err, segno.ErrStoreFailed):
-					return fmt.Errorf("got = %v, want ErrStoreFailed", err)
-				case err == nil && v.fault.fatal:
+				switch {
+				case v.refused != nil:
+					return says("Start", v.refused, "disk I/O error")
+				case v.failed != nil:
+					return says("a call", v.failed, "disk I/O error")
+				case v.fault.fatal:
 					return errors.New("got no error at a commit, want ErrStoreFailed")
-				case err == nil && v.refused == nil: // a copy of the WAL into the database failed; it is made again
+				default: // a copy of the WAL into the database failed; it is made again
 					c := cutter{t: t, rec: &recording{ops: v.rec.Ops()}, seed: uint64(v.fault.at)}
 					if w := c.cut(6); w.corrupt+w.torn+w.lost > 0 {
 						return fmt.Errorf("going on: %v\n%s", w, strings.Join(w.faults, "\n"))
@@ -309,7 +314,10 @@ func TestSweepFailingRead(t *testing.T) {
 				return &fault{kind: powercut.Read, code: sqlite3.SQLITE_IOERR_READ, lasts: lasts, at: k}
 			}
 			sweep(t, broken, stride(29, 1), func(v, _ *trial) error {
-				if err := errors.Join(v.refused, v.failed); err != nil && !strings.Contains(err.Error(), "disk I/O error") {
+				if v.refused != nil {
+					return says("Start", v.refused, "disk I/O error")
+				}
+				if err := v.failed; err != nil && !strings.Contains(err.Error(), "disk I/O error") {
 					return fmt.Errorf("got = %v, want it to say what is wrong", err)
 				}
 				return nil
