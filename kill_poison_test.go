@@ -225,7 +225,7 @@ func TestKillPoisonUndo(t *testing.T) {
 func TestKillPoisonCrowd(t *testing.T) {
 	t.Parallel()
 	const innocent = 200
-	rig := newKillRig(t, killPlan{Scenario: "poison", Mode: "a,undo b", Runs: innocent + 2, Nap: 100 * time.Millisecond, Suspect: 200 * time.Millisecond})
+	rig := newKillRig(t, killPlan{Scenario: "poison", Mode: "a,undo b", Runs: innocent + 2, Nap: 15 * time.Millisecond, Suspect: 200 * time.Millisecond})
 	rig.outlive()
 	for _, id := range rig.judge(2) {
 		h := rig.left[id]
