@@ -221,6 +221,14 @@ func sweep(t *testing.T, at func(k int) *fault, stride int, judge func(v, base *
 	t.Logf("%d of about %d tried: Start refused %d times, and failed later %d times", tried, base.fault.calls, refused, failed)
 }
 
+// variant skips what differs little from its neighbours in a short test.
+func variant(t *testing.T, is bool) {
+	t.Helper()
+	if testing.Short() && is {
+		t.Skip("a variant, for a longer test")
+	}
+}
+
 // says checks that an error is ErrStoreFailed, and tells what is wrong.
 func says(what string, err error, part string) error {
 	if !errors.Is(err, segno.ErrStoreFailed) || !strings.Contains(err.Error(), part) {
@@ -248,6 +256,7 @@ func TestSweepFullDisk(t *testing.T) {
 		long  int
 	}{"once": {0, 3}, "for a while": {10 * time.Second, 1}} {
 		t.Run(name, func(t *testing.T) {
+			variant(t, tt.lasts == 0)
 			full := func(k int) *fault {
 				return &fault{kind: powercut.Write, code: sqlite3.SQLITE_FULL, lasts: tt.lasts, at: k}
 			}
@@ -284,6 +293,7 @@ func TestSweepFailingDisk(t *testing.T) {
 		"syncs for a while":  {powercut.Sync, sqlite3.SQLITE_IOERR_FSYNC, 10 * time.Second, 5, 1},
 	} {
 		t.Run(name, func(t *testing.T) {
+			variant(t, tt.lasts > 0)
 			broken := func(k int) *fault { return &fault{kind: tt.kind, code: tt.code, lasts: tt.lasts, at: k} }
 			sweep(t, broken, stride(tt.usual, tt.long), func(v, _ *trial) error {
 				switch {
@@ -310,6 +320,7 @@ func TestSweepFailingDisk(t *testing.T) {
 func TestSweepFailingRead(t *testing.T) {
 	for name, lasts := range map[string]time.Duration{"once": 0, "for a while": 10 * time.Second} {
 		t.Run(name, func(t *testing.T) {
+			variant(t, lasts > 0)
 			broken := func(k int) *fault {
 				return &fault{kind: powercut.Read, code: sqlite3.SQLITE_IOERR_READ, lasts: lasts, at: k}
 			}

@@ -312,13 +312,15 @@ func survives(t *testing.T, v *verdict) {
 
 // The power may fail again while what the first time has left is recovered.
 func TestPowerCutAgain(t *testing.T) {
-	rounds, images := 3, 20
-	switch {
-	case os.Getenv("SEGNO_LONG") != "":
-		rounds, images = 15, 40
-	case testing.Short():
+	rounds := 3
+	if testing.Short() {
 		rounds = 1
 	}
+	cutAgain(t, rounds, 20)
+}
+
+func cutAgain(t *testing.T, rounds, images int) {
+	t.Helper()
 	p := program{pragmas: []string{often}}
 	rec, seed := record(t, p, &powercut.Recorder{}), seedOf(t)
 	rnd := rand.New(rand.NewPCG(seed, 2))
@@ -340,18 +342,20 @@ func TestLongPowerCut(t *testing.T) {
 	if os.Getenv("SEGNO_LONG") == "" {
 		t.Skip("SEGNO_LONG is not set")
 	}
-	for name, p := range map[string]program{
-		"checkpoints all the time": {pragmas: []string{"wal_autocheckpoint = 5"}},
-		"often":                    {pragmas: []string{often}},
-		"now and then":             {pragmas: []string{"wal_autocheckpoint = 300"}},
-		"as rarely as usual":       {},
-		"small pages in memory":    {pragmas: []string{often, "cache_size = 10"}},
+	for name, tt := range map[string]struct {
+		program
+		images int
+	}{
+		"checkpoints all the time": {program{pragmas: []string{"wal_autocheckpoint = 5"}}, 1200},
+		"often":                    {program{pragmas: []string{often}}, 1200},
+		"now and then":             {program{pragmas: []string{"wal_autocheckpoint = 300"}}, 1200},
+		"little in memory":         {program{pragmas: []string{often, "cache_size = 10"}}, 1200},
+		"as rarely as usual":       {program{}, 400},
+		"grown ahead":              {program{grown: true}, 150},
 	} {
-		t.Run(name, func(t *testing.T) { survives(t, rehearse(t, p, &powercut.Recorder{}, 1000)) })
+		t.Run(name, func(t *testing.T) { survives(t, rehearse(t, tt.program, &powercut.Recorder{}, tt.images)) })
 	}
-	t.Run("grown ahead", func(t *testing.T) {
-		survives(t, rehearse(t, program{grown: true}, &powercut.Recorder{}, 200))
-	})
+	t.Run("again and again", func(t *testing.T) { cutAgain(t, 15, 40) })
 }
 
 // Were it otherwise, it would be found: with weaker settings than segno insists
@@ -377,6 +381,7 @@ func TestPowerCutBites(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			variant(t, name != "synchronous NORMAL")
 			p := program{pragmas: []string{often}}
 			if tt.pragma != "" {
 				p.pragmas = append(p.pragmas, tt.pragma)
