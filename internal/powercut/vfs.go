@@ -108,7 +108,7 @@ func Install(dir string, hook Hook) (remove func(), err error) {
 	vfs := at[sqlite3.Tsqlite3_vfs](p)
 	*vfs = *d.own
 	vfs.FzName, vfs.FpNext = name, 0
-	vfs.FxOpen, vfs.FxDelete = address(openFunc(xOpen)), address(deleteFunc(xDelete))
+	vfs.FxOpen, vfs.FxDelete = address(xOpen), address(xDelete)
 	disks.Store(p, d)
 	if rc := sqlite3.Xsqlite3_vfs_register(tls, p, 1); rc != 0 {
 		return nil, fmt.Errorf("powercut: registering the VFS: code %d", rc)
@@ -129,9 +129,6 @@ func fileOf(p uintptr) *file {
 	f, _ := files.Load(p)
 	return f.(*file)
 }
-
-// call has the hook decide on an op.
-func (d *disk) call(op *Op, do func() int32) int32 { return d.hook(op, do) }
 
 // inside returns a file's name in the folder, "" if it is elsewhere.
 func (d *disk) inside(path uintptr) string {
@@ -154,7 +151,7 @@ func xOpen(tls *libc.TLS, vfs, path, p uintptr, flags int32, out uintptr) (rc in
 		return open()
 	}
 	if _, err := os.Stat(d.dir + name); errors.Is(err, os.ErrNotExist) && flags&sqlite3.SQLITE_OPEN_CREATE != 0 {
-		rc = d.call(&Op{Kind: Create, Name: name}, open)
+		rc = d.hook(&Op{Kind: Create, Name: name}, open)
 	} else {
 		rc = open()
 	}
@@ -174,9 +171,9 @@ func (d *disk) adopt(p uintptr, name string, flags int32) {
 		m := libc.Xmalloc(nil, libc.Tsize_t(unsafe.Sizeof(sqlite3.Tsqlite3_io_methods{})))
 		methods := at[sqlite3.Tsqlite3_io_methods](m)
 		*methods = *at[sqlite3.Tsqlite3_io_methods](own)
-		methods.FxClose = address(closeFunc(xClose))
-		methods.FxRead, methods.FxWrite = address(writeFunc(xRead)), address(writeFunc(xWrite))
-		methods.FxTruncate, methods.FxSync = address(truncateFunc(xTruncate)), address(syncFunc(xSync))
+		methods.FxClose = address(xClose)
+		methods.FxRead, methods.FxWrite = address(xRead), address(xWrite)
+		methods.FxTruncate, methods.FxSync = address(xTruncate), address(xSync)
 		d.methods[own] = m
 	}
 	open.FpMethods = d.methods[own]
@@ -194,7 +191,7 @@ func xDelete(tls *libc.TLS, vfs, path uintptr, dirSync int32) int32 {
 	if name == "" {
 		return remove()
 	}
-	return d.call(&Op{Kind: Delete, Name: name, Dir: dirSync != 0}, remove)
+	return d.hook(&Op{Kind: Delete, Name: name, Dir: dirSync != 0}, remove)
 }
 
 func xClose(tls *libc.TLS, p uintptr) int32 {
@@ -205,25 +202,25 @@ func xClose(tls *libc.TLS, p uintptr) int32 {
 
 func xRead(tls *libc.TLS, p, buf uintptr, n int32, offset int64) int32 {
 	f := fileOf(p)
-	return f.disk.call(&Op{Kind: Read, Name: f.name, At: offset},
+	return f.disk.hook(&Op{Kind: Read, Name: f.name, At: offset},
 		func() int32 { return function[writeFunc](f.own.FxRead)(tls, p, buf, n, offset) })
 }
 
 func xWrite(tls *libc.TLS, p, buf uintptr, n int32, offset int64) int32 {
 	f := fileOf(p)
-	return f.disk.call(&Op{Kind: Write, Name: f.name, At: offset, Data: unsafe.Slice(at[byte](buf), n)},
+	return f.disk.hook(&Op{Kind: Write, Name: f.name, At: offset, Data: unsafe.Slice(at[byte](buf), n)},
 		func() int32 { return function[writeFunc](f.own.FxWrite)(tls, p, buf, n, offset) })
 }
 
 func xTruncate(tls *libc.TLS, p uintptr, size int64) int32 {
 	f := fileOf(p)
-	return f.disk.call(&Op{Kind: Truncate, Name: f.name, At: size},
+	return f.disk.hook(&Op{Kind: Truncate, Name: f.name, At: size},
 		func() int32 { return function[truncateFunc](f.own.FxTruncate)(tls, p, size) })
 }
 
 func xSync(tls *libc.TLS, p uintptr, flags int32) int32 {
 	f := fileOf(p)
-	rc := f.disk.call(&Op{Kind: Sync, Name: f.name, Dir: f.unsynced},
+	rc := f.disk.hook(&Op{Kind: Sync, Name: f.name, Dir: f.unsynced},
 		func() int32 { return function[syncFunc](f.own.FxSync)(tls, p, flags) })
 	f.unsynced = f.unsynced && rc != 0
 	return rc
