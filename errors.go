@@ -37,7 +37,8 @@ var (
 	// replaced; nothing more is written.
 	ErrFenced = store.ErrFenced
 	// ErrStoreFailed says that the file cannot be trusted until it is opened
-	// anew: the last commit may or may not have happened.
+	// anew: the last commit may or may not have happened. Start returns it if the
+	// disk fails or is full.
 	ErrStoreFailed = store.ErrStoreFailed
 	// ErrForeign says that the file belongs to another application.
 	ErrForeign = store.ErrForeign

@@ -18,13 +18,12 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
-	"unsafe"
 
-	"modernc.org/libc"
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/segnodev/segno"
 	"github.com/segnodev/segno/internal/crashpoint"
+	"github.com/segnodev/segno/internal/powercut"
 	"github.com/segnodev/segno/segnotest"
 )
 
@@ -166,121 +165,38 @@ func faultCalls(r *segno.RunningScheduler, run segno.RunID, dir string) map[stri
 
 // A faultDisk stands between SQLite and the files of one folder.
 type faultDisk struct {
-	dir     string
-	full    atomic.Bool  // writes find no space
-	broken  atomic.Bool  // syncs of the WAL fail
-	writes  atomic.Int64 // to the WAL and to the database
-	methods map[uintptr]uintptr
-	files   sync.Map // sqlite3_file → its own methods
-	vfs     *sqlite3.Tsqlite3_vfs
+	dir    string
+	full   atomic.Bool  // writes find no space
+	broken atomic.Bool  // syncs of the WAL fail
+	writes atomic.Int64 // to the WAL and to the database
 }
 
-var faultOn atomic.Pointer[faultDisk] // the one that is installed
-
-// faultAt returns what a pointer of SQLite's points to.
-func faultAt[T any](p uintptr) *T { return *(**T)(unsafe.Pointer(&p)) }
-
-// faultFunc and faultPointer turn a function of SQLite's into one of Go's, and back.
-func faultFunc[T any](p uintptr) T    { return *(*T)(unsafe.Pointer(&p)) }
-func faultPointer[T any](f T) uintptr { return *(*uintptr)(unsafe.Pointer(&f)) }
-
-type (
-	faultOpenFunc  = func(*libc.TLS, uintptr, uintptr, uintptr, int32, uintptr) int32
-	faultCloseFunc = func(*libc.TLS, uintptr) int32
-	faultWriteFunc = func(*libc.TLS, uintptr, uintptr, int32, int64) int32
-	faultSyncFunc  = func(*libc.TLS, uintptr, int32) int32
-)
-
-// newFaultDisk puts a VFS of ours before SQLite's own until the end of the test.
+// newFaultDisk is one until the end of the test.
 func newFaultDisk(t *testing.T) *faultDisk {
 	t.Helper()
-	tls := libc.NewTLS()
-	t.Cleanup(tls.Close)
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	own := sqlite3.Xsqlite3_vfs_find(tls, 0)
-	d := &faultDisk{dir: dir, methods: map[uintptr]uintptr{}, vfs: faultAt[sqlite3.Tsqlite3_vfs](own)}
-	name, err := libc.CString("fault")
+	d := &faultDisk{dir: dir}
+	remove, err := powercut.Install(dir, d.call)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := libc.Xmalloc(tls, libc.Tsize_t(unsafe.Sizeof(sqlite3.Tsqlite3_vfs{}))) // stays: files may still be open
-	vfs := faultAt[sqlite3.Tsqlite3_vfs](p)
-	*vfs = *d.vfs
-	vfs.FzName, vfs.FpNext, vfs.FxOpen = name, 0, faultPointer(faultOpen)
-	if !faultOn.CompareAndSwap(nil, d) {
-		t.Fatal("there is a fault disk already")
-	}
-	if rc := sqlite3.Xsqlite3_vfs_register(tls, p, 1); rc != 0 {
-		t.Fatal("registering the VFS: ", rc)
-	}
-	t.Cleanup(func() {
-		sqlite3.Xsqlite3_vfs_unregister(tls, p)
-		sqlite3.Xsqlite3_vfs_register(tls, own, 1)
-		faultOn.Store(nil)
-	})
+	t.Cleanup(remove)
 	return d
 }
 
-var faultMu sync.Mutex // guards methods
-
-// faultOpen is the xOpen of the VFS: it gives files in the folder our methods.
-func faultOpen(tls *libc.TLS, vfs, name, file uintptr, flags int32, out uintptr) int32 {
-	d := faultOn.Load()
-	rc := faultFunc[faultOpenFunc](d.vfs.FxOpen)(tls, vfs, name, file, flags, out)
-	if rc != 0 || name == 0 || !strings.HasPrefix(libc.GoString(name), d.dir) {
-		return rc
-	}
-	faultMu.Lock()
-	defer faultMu.Unlock()
-	methods := faultAt[sqlite3.Tsqlite3_file](file)
-	own := methods.FpMethods
-	if d.methods[own] == 0 {
-		p := libc.Xmalloc(tls, libc.Tsize_t(unsafe.Sizeof(sqlite3.Tsqlite3_io_methods{})))
-		m := faultAt[sqlite3.Tsqlite3_io_methods](p)
-		*m = *faultAt[sqlite3.Tsqlite3_io_methods](own)
-		m.FxClose, m.FxWrite, m.FxSync = faultPointer(faultClose), faultPointer(faultWriteAt), faultPointer(faultSync)
-		d.methods[own] = p
-	}
-	methods.FpMethods = d.methods[own]
-	d.files.Store(file, faultFile{d, libc.GoString(name), faultAt[sqlite3.Tsqlite3_io_methods](own)})
-	return rc
-}
-
-type faultFile struct {
-	disk *faultDisk
-	name string
-	own  *sqlite3.Tsqlite3_io_methods
-}
-
-func faultFileOf(file uintptr) faultFile {
-	f, _ := faultOn.Load().files.Load(file)
-	return f.(faultFile)
-}
-
-func faultClose(tls *libc.TLS, file uintptr) int32 {
-	f := faultFileOf(file)
-	f.disk.files.Delete(file)
-	return faultFunc[faultCloseFunc](f.own.FxClose)(tls, file)
-}
-
-func faultWriteAt(tls *libc.TLS, file, buf uintptr, n int32, at int64) int32 {
-	f := faultFileOf(file)
-	if f.disk.full.Load() {
+func (d *faultDisk) call(op *powercut.Op, do func() int32) int32 {
+	switch {
+	case op.Kind == powercut.Write && d.full.Load():
 		return sqlite3.SQLITE_FULL
-	}
-	f.disk.writes.Add(1)
-	return faultFunc[faultWriteFunc](f.own.FxWrite)(tls, file, buf, n, at)
-}
-
-func faultSync(tls *libc.TLS, file uintptr, flags int32) int32 {
-	f := faultFileOf(file)
-	if f.disk.broken.Load() && strings.HasSuffix(f.name, "-wal") {
+	case op.Kind == powercut.Write:
+		d.writes.Add(1)
+	case op.Kind == powercut.Sync && d.broken.Load() && strings.HasSuffix(op.Name, "-wal"):
 		return sqlite3.SQLITE_IOERR_FSYNC
 	}
-	return faultFunc[faultSyncFunc](f.own.FxSync)(tls, file, flags)
+	return do()
 }
 
 // faultSpace is a folder whose space can be taken and given back.
@@ -684,6 +600,7 @@ func TestErrFencedWhileIdle(t *testing.T) {
 			return errors.Join(os.Remove(path+".lock"), os.WriteFile(path+".lock", nil, 0o600))
 		},
 		"database deleted":  os.Remove,
+		"log deleted":       func(path string) error { return os.Remove(path + "-wal") },
 		"database replaced": func(path string) error { return os.Rename(path+".other", path) },
 		"epoch raised": func(path string) error {
 			db, err := sql.Open("sqlite", "file:"+path)

@@ -220,6 +220,25 @@ func TestKillPoisonUndo(t *testing.T) {
 	}
 }
 
+// TestKillPoisonCrowd has a run whose step kills the process and one whose undo
+// does, among two hundred innocent ones.
+func TestKillPoisonCrowd(t *testing.T) {
+	t.Parallel()
+	const innocent = 200
+	rig := newKillRig(t, killPlan{Scenario: "poison", Mode: "a,undo b", Runs: innocent + 2, Nap: 15 * time.Millisecond, Suspect: 200 * time.Millisecond})
+	rig.outlive()
+	for _, id := range rig.judge(2) {
+		h := rig.left[id]
+		if strings.Contains(h.data, "undo") {
+			if h.status != "undo_failed" || h.has("undo_failed") != 1 || !h.undone[1] {
+				t.Errorf("got %s with %q, want undo_failed: visit 2 failed, visit 1 undone", h.status, h.kinds())
+			}
+			continue
+		}
+		rig.crashLooped(id)
+	}
+}
+
 // killRelay has suspects that wait for one another: the second visit of the
 // one lasts until the first visit of the other has begun.
 func killRelay(c *killChild) {

@@ -84,6 +84,7 @@ var killScenarios = map[string]func(*killChild){
 	"model":         killModelLife,
 	"cursors":       killCursors,
 	"storm":         killStorm,
+	"stopped":       killStopped,
 }
 
 // TestKillChild is no test: it is the program that the kill tests run.

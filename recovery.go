@@ -18,7 +18,8 @@ func start(ctx context.Context, s *Scheduler) (*RunningScheduler, error) {
 	r := newRunning(s)
 	st, err := store.Open(ctx, store.Config{
 		Path: s.path, Standby: s.opts.Standby, SmallWAL: s.opts.SmallWAL, Logger: s.opts.Logger,
-		MaxVisits: s.opts.Retention.withDefaults().visits(), Settle: r.settle, Gate: crashpoint.From(ctx), Now: r.now,
+		MaxVisits: s.opts.Retention.withDefaults().visits(), Settle: r.settle, Now: r.now,
+		Gate: crashpoint.From(ctx), Pragmas: crashpoint.Pragmas(ctx),
 	})
 	if err != nil {
 		return nil, err
@@ -27,7 +28,7 @@ func start(ctx context.Context, s *Scheduler) (*RunningScheduler, error) {
 	if err := r.recover(ctx); err != nil {
 		closed := st.Close()
 		r.guards.leave(r)
-		return nil, errors.Join(err, closed, st.Release())
+		return nil, errors.Join(st.Opening(err), closed, st.Release())
 	}
 	r.run(ctx)
 	return r, nil

@@ -79,7 +79,7 @@ func (r *RunningScheduler) use(st *store.Store) {
 	r.store = st
 	r.queries = queries{flows: r.flows, seats: &r.places, from: &st.Reader, at: func() time.Time { return r.now() }, named: r.reading}
 	r.eng = &engine.Engine{
-		Journal: st, Now: r.now, Grace: r.opts.Grace, AbandonAfter: r.opts.AbandonAfter, ParkAfter: r.opts.ParkAfter,
+		Journal: st.Journal(), Now: r.now, Grace: r.opts.Grace, AbandonAfter: r.opts.AbandonAfter, ParkAfter: r.opts.ParkAfter,
 		MaxData: r.opts.MaxData, MaxCrashes: r.opts.MaxCrashes, HandOver: r.handOver, Cleared: r.cleared,
 		Recalled: r.recalled,
 		Observe:  r.observing(),

@@ -78,6 +78,10 @@ func opening(path string, err error) error {
 		return fmt.Errorf("%w: %s: make the file and its folder writable: %w", ErrReadOnly, path, err)
 	case lib.SQLITE_CANTOPEN:
 		return fmt.Errorf("%w: cannot open %s: does the folder exist, and is it writable? %w", ErrReadOnly, path, err)
+	case lib.SQLITE_FULL:
+		return fmt.Errorf("%w: %s: free some space and start again: %w", ErrStoreFailed, path, err)
+	case lib.SQLITE_IOERR:
+		return fmt.Errorf("%w: %s: is the disk in order? %w", ErrStoreFailed, path, err)
 	}
 	if errors.Is(err, fs.ErrPermission) {
 		return fmt.Errorf("%w: %s: make the file and its folder writable: %w", ErrReadOnly, path, err)

@@ -23,6 +23,7 @@ type lock struct {
 	db     string
 	lockID os.FileInfo
 	dbID   os.FileInfo
+	walID  os.FileInfo
 }
 
 // resolve makes path absolute and free of symbolic links, so that one file has
@@ -108,15 +109,18 @@ func (l *lock) pin() (same bool, err error) {
 	return err == nil && os.SameFile(l.lockID, now), err
 }
 
-// watch remembers the database file, to notice if it is replaced.
+// watch remembers the database file and its WAL, to notice if they are replaced:
+// what is committed would go to files that nobody can open any more.
 func (l *lock) watch() (err error) {
-	l.dbID, err = os.Stat(l.db)
+	if l.dbID, err = os.Stat(l.db); err == nil {
+		l.walID, err = os.Stat(l.db + "-wal")
+	}
 	return err
 }
 
 // check fails if the lock or the database is no longer the file it was.
 func (l *lock) check() error {
-	for path, was := range map[string]os.FileInfo{l.fl.Path(): l.lockID, l.db: l.dbID} {
+	for path, was := range map[string]os.FileInfo{l.fl.Path(): l.lockID, l.db: l.dbID, l.db + "-wal": l.walID} {
 		now, err := os.Stat(path)
 		if err != nil || !os.SameFile(was, now) {
 			return fmt.Errorf("%w: %s was removed or replaced under the running owner", ErrFenced, path)

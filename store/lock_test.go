@@ -106,6 +106,7 @@ func TestErrFencedByTheFiles(t *testing.T) {
 			b, err := os.ReadFile(path)
 			return errors.Join(err, os.Remove(path), os.WriteFile(path, b, 0o600))
 		}, "a.db was removed or replaced"},
+		{"log deleted", func(path string) error { return os.Remove(path + "-wal") }, "a.db-wal was removed or replaced"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s, err := tryOpen(filepath.Join(t.TempDir(), "a.db"))
@@ -124,6 +125,25 @@ func TestErrFencedByTheFiles(t *testing.T) {
 			<-s.Failed
 			shut(t, s)
 		})
+	}
+}
+
+// What was committed into a log that was deleted is in the file when its owner
+// has ended.
+func TestDeletedLogIsSaved(t *testing.T) {
+	s, err := tryOpen(filepath.Join(t.TempDir(), "a.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	must(t, s, "CREATE TABLE t (x)", "INSERT INTO t VALUES ('before')")
+	if err := os.Remove(s.path + "-wal"); err != nil {
+		t.Fatal(err)
+	}
+	must(t, s, "INSERT INTO t VALUES ('behind')")
+	says(t, s.Check(ctx), ErrFenced, "a.db-wal")
+	shut(t, s)
+	if got := ask(t, s.path, "SELECT group_concat(x) FROM t"); got != "before,behind" {
+		t.Errorf("rows: got = %s, want before,behind", got)
 	}
 }
 

@@ -35,6 +35,9 @@ type Config struct {
 	// Gate, if set, is called with every commit to be made; tests kill there.
 	// An error of its own, in place of the commit's, is the store's failure.
 	Gate func(commit func() error) error
+	// Pragmas are made on the writer's connection once its settings were
+	// checked; tests weaken them there, to see what that loses.
+	Pragmas []string
 }
 
 // A Store is an open database with its one writer.
@@ -87,6 +90,15 @@ func Open(ctx context.Context, cfg Config) (_ *Store, err error) {
 		return nil, errors.Join(opening(path, err), s.abandonOpen())
 	}
 	return s, nil
+}
+
+// Opening names the error of something that had to be read before the work
+// could begin.
+func (s *Store) Opening(err error) error {
+	if fatal(err) && !errors.Is(err, ErrStoreFailed) && !errors.Is(err, ErrFenced) {
+		return opening(s.path, err)
+	}
+	return err
 }
 
 func (s *Store) open(ctx context.Context, cfg Config) error {
@@ -183,6 +195,11 @@ func (s *Store) startWriter(ctx context.Context, cfg Config) error {
 	conn, err := s.db.Conn(ctx)
 	if err != nil {
 		return err
+	}
+	for _, p := range cfg.Pragmas {
+		if _, err := conn.ExecContext(ctx, "PRAGMA "+p); err != nil {
+			return err
+		}
 	}
 	s.w = &writer{
 		conn: conn, path: s.path, log: cfg.Logger, settle: cfg.Settle, smallWAL: cfg.SmallWAL,

@@ -1,6 +1,7 @@
-// Package crashpoint carries a gate around every commit to a scheduler's Start,
-// for tests that kill it there. It is how segnotest reaches the store without a
-// hook in the public API.
+// Package crashpoint carries what tests do to a scheduler's store to its Start:
+// a gate around every commit, where they kill it, and settings of SQLite's, by
+// which they show what weaker ones would lose. It is how segnotest and
+// internal/powercut reach the store without a hook in the public API.
 package crashpoint
 
 import "context"
@@ -9,7 +10,10 @@ import "context"
 // error of its own is the end of the store.
 type Gate func(commit func() error) error
 
-type key struct{}
+type (
+	key       struct{}
+	pragmaKey struct{}
+)
 
 // With returns a context whose scheduler commits through the gate.
 func With(ctx context.Context, g Gate) context.Context { return context.WithValue(ctx, key{}, g) }
@@ -18,4 +22,16 @@ func With(ctx context.Context, g Gate) context.Context { return context.WithValu
 func From(ctx context.Context) Gate {
 	g, _ := ctx.Value(key{}).(Gate)
 	return g
+}
+
+// WithPragmas returns a context whose scheduler writes with other settings than
+// its own, "synchronous = OFF" say: they are made when its own were checked.
+func WithPragmas(ctx context.Context, pragmas ...string) context.Context {
+	return context.WithValue(ctx, pragmaKey{}, pragmas)
+}
+
+// Pragmas returns the settings of the context.
+func Pragmas(ctx context.Context) []string {
+	p, _ := ctx.Value(pragmaKey{}).([]string)
+	return p
 }
