@@ -221,7 +221,7 @@ func TestSweepRetention(t *testing.T) {
 			}
 			return sweepTick(ctx, fx, slot)
 		}),
-		Drive:    sweepUntil(150 * time.Minute),
+		Drive: sweepUntil(150 * time.Minute),
 		Check: func(o *segnotest.Outcome) error {
 			if len(o.Runs) != 1 {
 				return fmt.Errorf("runs left: got = %d, want 1", len(o.Runs))

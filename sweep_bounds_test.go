@@ -177,7 +177,7 @@ func TestSweepAckAndRerun(t *testing.T) {
 			return err
 		},
 		Normalize: sweepJitter,
-		Check: sweepAll(sweepRun("f", "1", "undo_failed", ""), sweepRun("f", "", "completed", "")),
+		Check:     sweepAll(sweepRun("f", "1", "undo_failed", ""), sweepRun("f", "", "completed", "")),
 	})
 }
 
