@@ -5,6 +5,8 @@
 //	go run . compare [-rounds 5] [-for 1500ms] [-flight 1,16,128,1024] [-dir DIR]
 //	go run . due [-flows 100000] [-for 3m] [-dir DIR]
 //	go run . idle [-flows 100000] [-dir DIR]
+//	go run . restart [-finished 1000000] [-parked 10000] [-interrupted 1000] [-dir DIR]
+//	go run . parked [-runs 1000000] [-at-once 100000] [-dir DIR]
 package main
 
 import (
@@ -19,11 +21,11 @@ import (
 )
 
 func main() {
-	commands := map[string]func(args []string) error{"compare": compare, "due": due, "idle": idle}
+	commands := map[string]func(args []string) error{"compare": compare, "due": due, "idle": idle, "restart": restart, "parked": parked}
 	args := append(os.Args[1:], "compare")
 	command := commands[args[0]]
 	if command == nil {
-		fmt.Fprintf(os.Stderr, "bench: no command %q; there are compare, due and idle\n", args[0])
+		fmt.Fprintf(os.Stderr, "bench: no command %q; there are compare, due, idle, restart and parked\n", args[0])
 		os.Exit(2)
 	}
 	if err := command(os.Args[min(2, len(os.Args)):]); err != nil {
@@ -55,16 +57,30 @@ func cpuTime() time.Duration {
 func begin(dir, profile string) (path string, done func(), err error) {
 	fmt.Printf("%s, %d CPUs, synchronous=FULL\n", runtime.Version(), runtime.NumCPU())
 	tmp, err := os.MkdirTemp(dir, "segno-bench")
-	if err != nil || profile == "" {
-		return filepath.Join(tmp, "bench.db"), func() { _ = os.RemoveAll(tmp) }, err
+	if err != nil {
+		return "", nil, err
 	}
-	out, err := os.Create(profile)
-	if err == nil {
-		err = pprof.StartCPUProfile(out)
-	}
+	stop, err := profiling(profile)
 	return filepath.Join(tmp, "bench.db"), func() {
-		pprof.StopCPUProfile()
-		_ = out.Close()
+		stop()
 		_ = os.RemoveAll(tmp)
 	}, err
+}
+
+// profiling writes a CPU profile to a file until it is stopped; "" writes none.
+func profiling(path string) (stop func(), err error) {
+	if path == "" {
+		return func() {}, nil
+	}
+	out, err := os.Create(path)
+	if err != nil {
+		return func() {}, err
+	}
+	if err := pprof.StartCPUProfile(out); err != nil {
+		return func() {}, err
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		_ = out.Close()
+	}, nil
 }

@@ -1,0 +1,348 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/segnodev/segno"
+)
+
+// crowd is a file with very many runs: some over, some asleep, some that were
+// executing when the process died. One run of each kind is made by segno, and
+// multiplied by SQL, since a million of them take their time.
+type crowd struct {
+	finished, parked, held int
+	wake                   func(i int) time.Time // when the ith parked run wakes
+}
+
+// sleeper is the workflow of all of them.
+func sleeper(hold chan struct{}, did func()) segno.Workflow[state, order] {
+	return segno.Workflow[state, order]{
+		Initial: "fork",
+		Steps: segno.Steps[state, order]{
+			"fork":  {Do: func(_ context.Context, o *order) (state, error) { return state(o.Hold), nil }},
+			"sleep": {Do: segno.Sleep[order](10_000*time.Hour, state("work"))},
+			"work": {Do: func(ctx context.Context, o *order) (state, error) {
+				if o.ID == "held" && hold != nil {
+					<-hold
+				}
+				did()
+				return "done", nil
+			}},
+			"done": {Final: true},
+		},
+	}
+}
+
+// make writes the file, and returns its size.
+func (c crowd) make(path string) (int64, error) {
+	hold := make(chan struct{})
+	s := segno.New(path+".model", segno.Options{SmallWAL: true})
+	if err := s.Add(segno.Flow{ID: "crowd", Workflow: sleeper(hold, func() {}), Overlap: segno.Allow(0)}); err != nil {
+		return 0, err
+	}
+	ctx := context.Background()
+	r, err := s.Start(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, o := range []order{{ID: "over", Hold: "work"}, {ID: "asleep", Hold: "sleep"}, {ID: "held", Hold: "work"}} {
+		if _, err := r.Trigger(ctx, "crowd", segno.Trigger{Input: o}); err != nil {
+			return 0, err
+		}
+	}
+	for want := []segno.RunStatus{segno.RunRunning, segno.RunParked, segno.RunCompleted}; ; time.Sleep(time.Millisecond) {
+		runs, err := r.Runs(ctx, segno.RunFilter{})
+		if err != nil {
+			return 0, err
+		}
+		if runs[0].Status == want[0] && runs[0].State == "work" && runs[1].Status == want[1] && runs[2].Status == want[2] {
+			break
+		}
+	}
+	if err := r.Backup(ctx, path); err != nil {
+		return 0, err
+	}
+	close(hold)
+	if err := r.Stop(ctx); err != nil {
+		return 0, err
+	}
+	return c.multiply(path)
+}
+
+// multiply makes the three runs of the file many.
+func (c crowd) multiply(path string) (int64, error) {
+	db, err := sql.Open("sqlite", "file:"+path+"?_pragma=synchronous(OFF)&_pragma=journal_mode(OFF)&_pragma=cache_size(-262144)")
+	if err != nil {
+		return 0, err
+	}
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	tx, err := db.Begin()
+	if err != nil {
+		return 0, err
+	}
+	m := &multiplier{tx: tx}
+	for run, n := range []int{c.finished, c.parked, c.held} {
+		if err := m.copies(int64(run+1), n, c.wake); err != nil {
+			return 0, err
+		}
+	}
+	_, err = tx.Exec("UPDATE _segno_flow SET runs = ?, active = ?", 3+c.finished+c.parked+c.held, 2+c.parked+c.held)
+	if err != nil {
+		return 0, err
+	}
+	if err := tx.Commit(); err != nil {
+		return 0, err
+	}
+	st, err := os.Stat(path)
+	if err != nil {
+		return 0, err
+	}
+	return st.Size(), nil
+}
+
+// multiplier copies runs with their entries, under new numbers.
+type multiplier struct {
+	tx         *sql.Tx
+	run, entry int64 // the last numbers given
+}
+
+// copies makes n copies of a run.
+func (m *multiplier) copies(run int64, n int, wake func(int) time.Time) error {
+	heads, err := m.read("SELECT * FROM _segno_run WHERE run = ?", run)
+	if err != nil {
+		return err
+	}
+	entries, err := m.read("SELECT * FROM _segno_journal WHERE run = ? ORDER BY id", run)
+	if err != nil {
+		return err
+	}
+	memos, err := m.read("SELECT * FROM _segno_memo WHERE run = ?", run)
+	if err != nil {
+		return err
+	}
+	m.run, m.entry = max(m.run, 3), max(m.entry, 100)
+	for i := range n {
+		m.run++
+		first := m.entry + 1
+		for k, e := range entries {
+			m.entry++
+			e = e.with("id", m.entry).with("run", m.run)
+			if k > 0 {
+				e = e.with("prev", m.entry-1)
+			}
+			if err := m.insert("_segno_journal", e); err != nil {
+				return err
+			}
+		}
+		head := heads[0].with("run", m.run).with("nonce", fmt.Sprint("copy", m.run)).with("first", first).with("last", m.entry)
+		if head.get("status") == "parked" && wake != nil {
+			head = head.with("wake", wake(i).UnixMicro()).with("due", wake(i).UnixMicro())
+		}
+		if err := m.insert("_segno_run", head); err != nil {
+			return err
+		}
+		for _, memo := range memos {
+			if err := m.insert("_segno_memo", memo.with("run", m.run)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// row is a row of some table, by column.
+type row struct {
+	columns []string
+	values  []any
+}
+
+// with returns the row with another value.
+func (r row) with(column string, v any) row {
+	out := row{r.columns, append([]any(nil), r.values...)}
+	for i, c := range r.columns {
+		if c == column {
+			out.values[i] = v
+		}
+	}
+	return out
+}
+
+func (r row) get(column string) any {
+	for i, c := range r.columns {
+		if c == column {
+			return r.values[i]
+		}
+	}
+	return nil
+}
+
+func (m *multiplier) read(query string, run int64) (out []row, err error) {
+	rows, err := m.tx.Query(query, run)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	columns, err := rows.Columns()
+	if err != nil {
+		return nil, err
+	}
+	for rows.Next() {
+		r := row{columns, make([]any, len(columns))}
+		dest := make([]any, len(columns))
+		for i := range dest {
+			dest[i] = &r.values[i]
+		}
+		if err := rows.Scan(dest...); err != nil {
+			return nil, err
+		}
+		out = append(out, r)
+	}
+	return out, rows.Err()
+}
+
+func (m *multiplier) insert(table string, r row) error {
+	marks := strings.TrimSuffix(strings.Repeat("?,", len(r.columns)), ",")
+	_, err := m.tx.Exec("INSERT INTO "+table+" ("+strings.Join(r.columns, ",")+") VALUES ("+marks+")", r.values...)
+	return err
+}
+
+// restart measures what Start takes on a file with a long past, and how soon
+// what was interrupted goes on.
+func restart(args []string) error {
+	flags := flag.NewFlagSet("restart", flag.ExitOnError)
+	c := crowd{}
+	flags.IntVar(&c.finished, "finished", 1_000_000, "runs that are over")
+	flags.IntVar(&c.parked, "parked", 10_000, "runs that wait")
+	flags.IntVar(&c.held, "interrupted", 1000, "runs that were executing")
+	dir := flags.String("dir", "", "where the database goes; a temporary folder by default")
+	_ = flags.Parse(args) // exits
+	path, done, err := begin(*dir, "")
+	if err != nil {
+		return err
+	}
+	defer done()
+	size, err := c.make(path)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%d runs over, %d parked, %d interrupted: %d MB\n", c.finished, c.parked, c.held, size>>20)
+	var n atomic.Int64
+	began, all, first := time.Now(), make(chan struct{}), time.Duration(0)
+	r, err := c.start(path, func() {
+		switch n.Add(1) {
+		case 1:
+			first = time.Since(began)
+		case int64(c.held) + 1: // with the model's own
+			close(all)
+		}
+	}, &began)
+	if err != nil {
+		return err
+	}
+	started := time.Since(began)
+	<-all
+	fmt.Printf("Start returns after %v; first resumed step after %v, the last of them after %v\n",
+		started.Round(100*time.Microsecond), first.Round(100*time.Microsecond), time.Since(began).Round(time.Millisecond))
+	return r.Stop(context.Background())
+}
+
+// start starts a scheduler on the file, warm: its pages have just been read.
+func (c crowd) start(path string, did func(), began *time.Time) (*segno.RunningScheduler, error) {
+	s := segno.New(path, segno.Options{})
+	if err := s.Add(segno.Flow{ID: "crowd", Workflow: sleeper(nil, did), Overlap: segno.Allow(0)}); err != nil {
+		return nil, err
+	}
+	if _, err := os.ReadFile(path); err != nil {
+		return nil, err
+	}
+	*began = time.Now()
+	return s.Start(context.Background())
+}
+
+// parked measures very many runs that wait: what they take while they do, and
+// how long it takes when many of them are due at once.
+func parked(args []string) error {
+	flags := flag.NewFlagSet("parked", flag.ExitOnError)
+	runs := flags.Int("runs", 1_000_000, "runs that wait")
+	atOnce := flags.Int("at-once", 100_000, "of them, due at the same time")
+	dir := flags.String("dir", "", "where the database goes; a temporary folder by default")
+	profile := flags.String("cpuprofile", "", "write a CPU profile of it")
+	_ = flags.Parse(args) // exits
+	path, done, err := begin(*dir, "")
+	if err != nil {
+		return err
+	}
+	defer done()
+	due := time.Now().Add(10_000 * time.Hour)
+	c := crowd{parked: *runs, wake: func(int) time.Time { return due }}
+	size, err := c.make(path)
+	if err != nil {
+		return err
+	}
+	due = time.Now().Add(25 * time.Second)
+	if err := wakeAll(path, *atOnce, due); err != nil {
+		return err
+	}
+	fmt.Printf("%d runs parked: %d MB\n", *runs, size>>20)
+	return c.watch(path, *profile, *atOnce, due)
+}
+
+// wakeAll lets the first of the runs be due at an instant.
+func wakeAll(path string, n int, due time.Time) error {
+	db, err := sql.Open("sqlite", "file:"+path)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	_, err = db.Exec("UPDATE _segno_run SET wake = ?1, due = ?1 WHERE run IN (SELECT run FROM _segno_run WHERE status = 'parked' ORDER BY run DESC LIMIT ?2)", due.UnixMicro(), n)
+	return err
+}
+
+// watch starts the scheduler, looks at it while nothing is due, and then at what is.
+func (c crowd) watch(path, profile string, atOnce int, due time.Time) error {
+	var n atomic.Int64
+	var began time.Time
+	all := make(chan struct{})
+	r, err := c.start(path, func() {
+		if n.Add(1) == int64(atOnce)+1 { // with the model's interrupted one
+			close(all)
+		}
+	}, &began)
+	if err != nil {
+		return err
+	}
+	started := time.Since(began)
+	time.Sleep(2 * time.Second)
+	cpu, from := cpuTime(), time.Now()
+	time.Sleep(time.Until(due.Add(-3 * time.Second)))
+	cpu = cpuTime() - cpu
+	fmt.Printf("Start returns after %v; idle CPU %.2f %% of a core; resident %d MB, heap %d MB\n", started.Round(100*time.Microsecond),
+		100*cpu.Seconds()/time.Since(from).Seconds(), resident()>>20, heap()>>20)
+	stop, err := profiling(profile)
+	if err != nil {
+		return err
+	}
+	<-all
+	fmt.Printf("%d due at once: all done %v later\n", atOnce, time.Since(due).Round(time.Millisecond))
+	stop()
+	return r.Stop(context.Background())
+}
+
+// resident returns the bytes of memory that the process has, where the system says so.
+func resident() int64 {
+	var pages int64
+	text, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	_, _ = fmt.Sscan(string(text), new(int64), &pages)
+	return pages * int64(os.Getpagesize())
+}
