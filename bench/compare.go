@@ -19,7 +19,7 @@ var subjects = []subject{
 	{name: "dbos", open: openDBOS, peer: "github.com/dbos-inc/dbos-transact-golang", left: "SELECT count(*) FROM workflow_status WHERE status <> 'SUCCESS'"},
 	{name: "river", open: openRiver, peer: "github.com/riverqueue/river", left: "SELECT count(*) FROM river_job WHERE state <> 'completed'"},
 	{name: "goqite", open: openGoqite, peer: "maragu.dev/goqite", left: "SELECT count(*) FROM goqite"},
-	{name: "backlite", open: openBacklite, peer: "github.com/mikestefanello/backlite", left: "SELECT count(*) FROM backlite_tasks"},
+	{name: "backlite", open: openBacklite, peer: "github.com/mikestefanello/backlite", left: "SELECT count(DISTINCT CAST(task AS TEXT) ->> '$.Data.ID') FROM backlite_tasks"},
 }
 
 // A comparison is how the subjects are compared.
@@ -44,7 +44,8 @@ func compare(args []string) error {
 	flags.StringVar(&c.profile, "cpuprofile", "", "write a CPU profile of the segno measurements")
 	_ = flags.Parse(args) // exits
 	c.subjects = chosen(*peers)
-	fmt.Printf("%s, %d CPUs, synchronous=FULL; median of %d rounds of %v\n%s\n", runtime.Version(), runtime.NumCPU(), c.rounds, c.length, versions(c.subjects))
+	fmt.Printf("%s, %d CPUs, synchronous=FULL; medians of %d rounds of %v\n%s\n", runtime.Version(), runtime.NumCPU(), c.rounds, c.length, versions(c.subjects))
+	fmt.Println("Per step: microseconds of CPU, transactions, bytes that stay in the file, bytes written.")
 	for _, text := range strings.Split(*flights, ",") {
 		flight, err := strconv.Atoi(text)
 		if err == nil {
@@ -87,7 +88,7 @@ func (c comparison) measure(flight int) error {
 		}
 	}
 	fmt.Printf("\n%-12s %10s %10s %10s %10s %10s %10s\n", fmt.Sprintf("%d in flight", flight),
-		"steps/s", "segno is", "CPU µs", "commits", "B kept", "B written")
+		"steps/s", "segno is", "CPU", "commits", "kept", "written")
 	segno := medians(all["segno"])
 	for _, s := range c.subjects {
 		m := medians(all[s.name])

@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"database/sql"
-	"fmt"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -90,46 +88,4 @@ func check(err error) {
 	if err != nil {
 		panic(err)
 	}
-}
-
-// ended tells those who wait for workflows, where an engine has nothing for it.
-type ended struct {
-	waiting sync.Map // of channels, by id
-}
-
-// expect returns what waits for the workflow.
-func (e *ended) expect(id string) func() error {
-	c := make(chan struct{})
-	e.waiting.Store(id, c)
-	return func() error { <-c; return nil }
-}
-
-// done says that the workflow has ended. After a restart nobody may wait for it.
-func (e *ended) done(id string) {
-	if c, ok := e.waiting.LoadAndDelete(id); ok {
-		close(c.(chan struct{}))
-	}
-}
-
-// peerDSN sets what all subjects have in common, and nothing else.
-const peerDSN = "file:%s?_busy_timeout=5000&_journal_mode=WAL&_synchronous=FULL&_txlock=immediate"
-
-// openFile opens a peer's file, with so many connections, and makes sure of the
-// durability.
-func openFile(path string, conns int) (*sql.DB, error) {
-	db, err := sql.Open("sqlite", fmt.Sprintf(peerDSN, path))
-	if err != nil {
-		return nil, err
-	}
-	db.SetMaxOpenConns(conns)
-	db.SetMaxIdleConns(conns)
-	var mode string
-	var sync int
-	if err = db.QueryRow("PRAGMA journal_mode").Scan(&mode); err == nil {
-		err = db.QueryRow("PRAGMA synchronous").Scan(&sync)
-	}
-	if err == nil && (mode != "wal" || sync != 2) {
-		err = fmt.Errorf("journal_mode is %s, synchronous %d", mode, sync)
-	}
-	return db, err
 }

@@ -108,7 +108,7 @@ func (c *goqiteChain) handle(m *goqite.Message) error {
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback() //nolint:errcheck // after the commit it has nothing to do
+	defer tx.Rollback()
 	if err = c.queue.DeleteTx(ctx, tx, m.ID); err == nil && more {
 		err = c.queue.SendTx(ctx, tx, goqite.Message{Body: body})
 	}

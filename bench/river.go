@@ -66,7 +66,7 @@ func (w *riverWorker) commit(ctx context.Context, job *river.Job[riverJob], name
 	if err != nil {
 		return err
 	}
-	defer tx.Rollback() //nolint:errcheck // after the commit it has nothing to do
+	defer tx.Rollback()
 	const save = "INSERT INTO orders (id, data) VALUES (?, ?) ON CONFLICT DO UPDATE SET data = excluded.data"
 	if _, err = tx.ExecContext(ctx, save, o.ID, data); err != nil {
 		return err
@@ -93,14 +93,7 @@ func openRiver(path string, s setup) (*engine, error) {
 		return nil, err
 	}
 	driver := riversqlite.New(db)
-	migrator, err := rivermigrate.New(driver, &rivermigrate.Config{Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		return nil, err
-	}
-	if _, err = migrator.Migrate(ctx, rivermigrate.DirectionUp, nil); err != nil {
-		return nil, err
-	}
-	if _, err = db.Exec("CREATE TABLE IF NOT EXISTS orders (id TEXT PRIMARY KEY, data BLOB NOT NULL) STRICT, WITHOUT ROWID"); err != nil {
+	if err = riverSchema(db, driver); err != nil {
 		return nil, err
 	}
 	w := &riverWorker{db: db, ended: &ended{}, setup: s}
@@ -123,6 +116,18 @@ func openRiver(path string, s setup) (*engine, error) {
 		return db.Close()
 	}
 	return &engine{start: start, close: closed}, nil
+}
+
+// riverSchema makes River's tables and the application's own.
+func riverSchema(db *sql.DB, driver *riversqlite.Driver) error {
+	migrator, err := rivermigrate.New(driver, &rivermigrate.Config{Logger: slog.New(slog.DiscardHandler)})
+	if err == nil {
+		_, err = migrator.Migrate(context.Background(), rivermigrate.DirectionUp, nil)
+	}
+	if err == nil {
+		_, err = db.Exec("CREATE TABLE IF NOT EXISTS orders (id TEXT PRIMARY KEY, data BLOB NOT NULL) STRICT, WITHOUT ROWID")
+	}
+	return err
 }
 
 // riverConfig has River look for jobs as often as it can, without which it would
