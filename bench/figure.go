@@ -136,9 +136,10 @@ func emptySize(s subject, path string) (int64, error) {
 	return usedSize(path)
 }
 
-// usedSize returns the bytes of a closed file that are in use.
+// usedSize returns the bytes of a closed file that are in use. backlite may still
+// be about to let go of it.
 func usedSize(path string) (size int64, err error) {
-	db, err := sql.Open("sqlite", "file:"+path)
+	db, err := sql.Open("sqlite", "file:"+path+"?_busy_timeout=5000")
 	if err != nil {
 		return 0, err
 	}
