@@ -34,7 +34,7 @@ func killChild(args []string) error {
 	if err != nil {
 		return err
 	}
-	defer journal.Close()
+	defer func() { _ = journal.Close() }()
 	if args[5] == "true" {
 		return d.resume(journal)
 	}

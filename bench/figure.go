@@ -45,7 +45,7 @@ func (c comparison) one(s subject, flight int) (fig figure, err error) {
 	if err != nil {
 		return fig, err
 	}
-	defer os.RemoveAll(tmp)
+	defer func() { _ = os.RemoveAll(tmp) }()
 	empty, err := emptySize(s, filepath.Join(tmp, "empty.db"))
 	if err != nil {
 		return fig, err
@@ -61,7 +61,7 @@ func (c comparison) one(s subject, flight int) (fig figure, err error) {
 	if err != nil {
 		return fig, err
 	}
-	defer index.Close()
+	defer func() { _ = index.Close() }()
 	warm := during(e, flight, c.warmup)
 	n, err := c.counted(&fig, e, s.name, flight, index)
 	if err != nil {
@@ -82,7 +82,7 @@ func (c comparison) counted(fig *figure, e *engine, name string, flight int, ind
 		if err != nil {
 			return 0, err
 		}
-		defer out.Close()
+		defer func() { _ = out.Close() }()
 		if err := pprof.StartCPUProfile(out); err != nil {
 			return 0, err
 		}
@@ -143,7 +143,7 @@ func usedSize(path string) (size int64, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	const used = "SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size"
 	err = db.QueryRow(used).Scan(&size)
 	return size, err

@@ -114,7 +114,7 @@ func (v victim) once(dir string, flight int) (a aftermath, err error) {
 	if err != nil {
 		return a, err
 	}
-	defer os.RemoveAll(tmp)
+	defer func() { _ = os.RemoveAll(tmp) }()
 	d := doomed{victim: v, path: filepath.Join(tmp, "bench.db"), journal: filepath.Join(tmp, "journal"), flight: flight}
 	if err = d.command(false).Run(); !wasKilled(err) {
 		return a, fmt.Errorf("it ended by itself: %w", cmp.Or(err, errors.New("no error")))
@@ -154,7 +154,7 @@ func (d doomed) watch(a *aftermath, start time.Time) error {
 	if err != nil {
 		return err
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	for now := range time.Tick(2 * time.Millisecond) {
 		if a.first == never {
 			if a.first, err = d.firstSince(start); err != nil {
@@ -194,7 +194,7 @@ func (d doomed) leftInCopy(path string) (n int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	err = db.QueryRow(d.left).Scan(&n)
 	return n, err
 }
