@@ -54,10 +54,10 @@ func idle(args []string) error {
 
 // rest starts flows that are not due for a long time, and watches them for a while.
 func rest(path, what string, n int) error {
-	before := heap()
+	before, w := heap(), three(setup{})
 	s := segno.New(path, segno.Options{})
 	for i := range n {
-		f := segno.Flow{ID: fmt.Sprintf("flow-%06d", i), Workflow: three, Schedule: segno.Every(10_000 * time.Hour), SkipFirst: true}
+		f := segno.Flow{ID: fmt.Sprintf("flow-%06d", i), Workflow: w, Schedule: segno.Every(10_000 * time.Hour), SkipFirst: true}
 		if i%2 == 1 {
 			f.Schedule = segno.Cron("0 0 29 2 *")
 		}

@@ -2,7 +2,8 @@
 // and by itself at the sizes that hurt. Only ratios of one run mean anything on a
 // machine that is not quiet.
 //
-//	go run . compare [-rounds 5] [-for 1500ms] [-flight 1,16,128,1024] [-dir DIR]
+//	go run . compare [-rounds 5] [-for 1500ms] [-flight 1,16,128,1024] [-peers=false] [-dir DIR]
+//	go run . kill [-rounds 3] [-flight 200] [-dir DIR]
 //	go run . due [-flows 100000] [-for 3m] [-dir DIR]
 //	go run . idle [-flows 100000] [-dir DIR]
 //	go run . restart [-finished 1000000] [-parked 10000] [-interrupted 1000] [-dir DIR]
@@ -21,11 +22,13 @@ import (
 )
 
 func main() {
-	commands := map[string]func(args []string) error{"compare": compare, "due": due, "idle": idle, "restart": restart, "parked": parked}
+	commands := map[string]func(args []string) error{
+		"compare": compare, "kill": kill, "kill-child": killChild, "due": due, "idle": idle, "restart": restart, "parked": parked,
+	}
 	args := append(os.Args[1:], "compare")
 	command := commands[args[0]]
 	if command == nil {
-		fmt.Fprintf(os.Stderr, "bench: no command %q; there are compare, due, idle, restart and parked\n", args[0])
+		fmt.Fprintf(os.Stderr, "bench: no command %q; there are compare, kill, due, idle, restart and parked\n", args[0])
 		os.Exit(2)
 	}
 	if err := command(os.Args[min(2, len(os.Args)):]); err != nil {

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
-	"sync/atomic"
 
 	_ "modernc.org/sqlite"
 )
@@ -69,8 +68,6 @@ type move struct {
 	done     chan int64
 }
 
-var states = []string{"reserve", "charge", "ship", "done"}
-
 func (r *raw) apply(m *move) {
 	ctx := context.Background()
 	var err error
@@ -92,79 +89,70 @@ func (r *raw) exec(s *sql.Stmt) {
 	check(err)
 }
 
-// workflow drives one run through its states.
-func workflow(submit func(*move)) {
-	o := order{ID: "o-4711", Cents: 1250}
+// workflow starts a run, and returns what drives it through its states.
+func workflow(s setup, id string, submit func(*move)) (func() error, error) {
+	o := order{ID: id, Cents: 1250}
 	m := &move{done: make(chan int64, 1)}
-	for i, s := range states {
-		switch i {
-		case 1:
-			o.Hold = "h-0001"
-		case 2:
-			o.Txn = "t-0001"
-		case 3:
-			o.Cents++
-		}
+	enter := func(seq int, state string) error {
 		data, err := json.Marshal(o)
-		check(err)
-		m.seq, m.state, m.data = int64(i), s, string(data)
-		submit(m)
+		if err == nil {
+			m.seq, m.state, m.data = int64(seq), state, string(data)
+			submit(m)
+		}
+		return err
 	}
-}
-
-func check(err error) {
-	if err != nil {
-		panic(err)
-	}
+	return func() error {
+		for i, name := range steps {
+			s.step(name, &o)
+			next, more := after(name)
+			if !more {
+				next = "done"
+			}
+			if err := enter(i+1, next); err != nil {
+				return err
+			}
+		}
+		return nil
+	}, enter(0, steps[0])
 }
 
 // openRawSingle commits each transition by itself.
-func openRawSingle(path string, flight int) (func(context.Context) int64, func() error, error) {
+func openRawSingle(path string, s setup) (*engine, error) {
 	r, err := openRaw(path)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	turn := make(chan struct{}, 1)
-	run := func(ctx context.Context) int64 {
-		return clients(flight, func(n *atomic.Int64) {
-			for ctx.Err() == nil {
-				workflow(func(m *move) {
-					turn <- struct{}{}
-					r.exec(r.begin)
-					r.apply(m)
-					r.exec(r.commit)
-					<-turn
-				})
-				n.Add(1)
-			}
+	start := func(id string) (func() error, error) {
+		return workflow(s, id, func(m *move) {
+			turn <- struct{}{}
+			r.exec(r.begin)
+			r.apply(m)
+			r.exec(r.commit)
+			<-turn
 		})
 	}
-	return run, r.close, nil
+	return &engine{start: start, close: r.close}, nil
 }
 
 // openRawGroup commits together what is queued.
-func openRawGroup(path string, flight int) (func(context.Context) int64, func() error, error) {
+func openRawGroup(path string, s setup) (*engine, error) {
 	r, err := openRaw(path)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	queue, ended := make(chan *move, 2048), make(chan struct{})
 	go func() {
 		defer close(ended)
 		r.group(queue)
 	}()
-	run := func(ctx context.Context) int64 {
-		return clients(flight, func(n *atomic.Int64) {
-			for ctx.Err() == nil {
-				workflow(func(m *move) {
-					queue <- m
-					<-m.done
-				})
-				n.Add(1)
-			}
+	start := func(id string) (func() error, error) {
+		return workflow(s, id, func(m *move) {
+			queue <- m
+			<-m.done
 		})
 	}
-	return run, func() error { close(queue); <-ended; return r.close() }, nil
+	return &engine{start: start, close: func() error { close(queue); <-ended; return r.close() }}, nil
 }
 
 func (r *raw) group(queue <-chan *move) {

@@ -3,8 +3,10 @@ package main
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"sync/atomic"
@@ -223,6 +225,7 @@ func restart(args []string) error {
 	flags.IntVar(&c.parked, "parked", 10_000, "runs that wait")
 	flags.IntVar(&c.held, "interrupted", 1000, "runs that were executing")
 	dir := flags.String("dir", "", "where the database goes; a temporary folder by default")
+	profile := flags.String("cpuprofile", "", "write a CPU profile of it")
 	_ = flags.Parse(args) // exits
 	path, done, err := begin(*dir, "")
 	if err != nil {
@@ -233,6 +236,11 @@ func restart(args []string) error {
 	if err != nil {
 		return err
 	}
+	stop, err := profiling(*profile)
+	if err != nil {
+		return err
+	}
+	defer stop()
 	fmt.Printf("%d runs over, %d parked, %d interrupted: %d MB\n", c.finished, c.parked, c.held, size>>20)
 	var n atomic.Int64
 	began, all, first := time.Now(), make(chan struct{}), time.Duration(0)
@@ -260,7 +268,12 @@ func (c crowd) start(path string, did func(), began *time.Time) (*segno.RunningS
 	if err := s.Add(segno.Flow{ID: "crowd", Workflow: sleeper(nil, did), Overlap: segno.Allow(0)}); err != nil {
 		return nil, err
 	}
-	if _, err := os.ReadFile(path); err != nil {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	_, err = io.Copy(io.Discard, f)
+	if err = errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
 	*began = time.Now()

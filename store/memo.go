@@ -54,7 +54,7 @@ func (tx *Tx) owned(h *engine.Head) error {
 
 // Memos returns the memos of the head's visit.
 func (s *Store) Memos(ctx context.Context, h *engine.Head) (map[string][]byte, error) {
-	rows, err := s.reader.QueryContext(ctx, "SELECT key, value FROM _segno_memo WHERE run = ? AND visit = ?", h.Run, h.Visit)
+	rows, err := s.query(ctx, "SELECT key, value FROM _segno_memo WHERE run = ? AND visit = ?", h.Run, h.Visit)
 	if err != nil {
 		return nil, err
 	}
