@@ -39,7 +39,7 @@ func (r *RunningScheduler) dispatch() {
 			next = r.now().Add(troubled)
 		}
 		if last.IsZero() {
-			r.sweepMemos(ctx) // what the last owner has left; nothing that is due waits for it
+			r.loops.Go(func() { r.sweepMemos(ctx) }) // what the last owner has left
 		}
 		if now.Before(last) || last.IsZero() { // the clock was set back, or may have been before the start
 			r.loops.Go(func() { r.shortenWaits(ctx) })
@@ -241,16 +241,35 @@ func (r *RunningScheduler) dispatchSuspect(ctx context.Context, now time.Time) e
 
 // sweepMemos removes what closed visits have left behind.
 func (r *RunningScheduler) sweepMemos(ctx context.Context) {
-	for more := true; more && !r.isStopping(); {
-		err := r.update(ctx, func(tx *store.Tx) (err error) {
-			more, err = tx.SweepMemos()
-			return err
-		})
+	for last := (store.MemoVisit{}); !r.isStopping(); {
+		visits, err := r.store.MemoVisits(ctx, last, claimPage)
+		if err == nil && len(visits) == 0 {
+			return
+		}
+		for i := 0; i < len(visits) && err == nil; i++ {
+			if last = visits[i]; last.Closed {
+				err = r.dropMemos(ctx, last)
+			}
+		}
 		if err != nil {
 			r.cleanupFailed("memos of closed visits are left for the next start", err)
 			return
 		}
 	}
+}
+
+// dropMemos removes the memos of a closed visit.
+func (r *RunningScheduler) dropMemos(ctx context.Context, v store.MemoVisit) error {
+	for more := true; more; {
+		err := r.update(ctx, func(tx *store.Tx) (err error) {
+			more, err = tx.DropMemos(v)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // shortenWaits ends waits in time that began as a duration and that a clock set

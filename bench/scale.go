@@ -262,18 +262,19 @@ func restart(args []string) error {
 	return r.Stop(context.Background())
 }
 
-// start starts a scheduler on the file, warm: its pages have just been read.
+// start starts a scheduler on the file, warm: its pages have just been read, and
+// written to the disk.
 func (c crowd) start(path string, did func(), began *time.Time) (*segno.RunningScheduler, error) {
 	s := segno.New(path, segno.Options{})
 	if err := s.Add(segno.Flow{ID: "crowd", Workflow: sleeper(nil, did), Overlap: segno.Allow(0)}); err != nil {
 		return nil, err
 	}
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return nil, err
 	}
 	_, err = io.Copy(io.Discard, f)
-	if err = errors.Join(err, f.Close()); err != nil {
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return nil, err
 	}
 	*began = time.Now()

@@ -256,17 +256,32 @@ func TestMemosOfClosedVisitsAreSweptInPages(t *testing.T) {
 		if memos, err := s.Memos(ctx, &opened); err != nil || len(memos) != 3 {
 			t.Errorf("memos of the open visit %s the sweep: got = %v (%v), want 3", when, memos, err)
 		}
-		for more := true; more; {
-			if err := s.Update(ctx, func(tx *Tx) (err error) {
-				more, err = tx.SweepMemos()
-				return err
-			}); err != nil {
-				t.Fatal(err)
-			}
-		}
+		dropClosed(t, s)
 	}
 	if got := one(t, s.DB(), "SELECT count(*) FROM _segno_memo"); got != "4" {
 		t.Errorf("memos left: got = %s, want 4", got)
+	}
+}
+
+// dropClosed drops the memos of every closed visit, reading few at a time.
+func dropClosed(t *testing.T, s *Store) {
+	t.Helper()
+	for last := (MemoVisit{}); ; {
+		visits, err := s.MemoVisits(ctx, last, 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(visits) == 0 {
+			return
+		}
+		for _, v := range visits {
+			last = v
+			for more := v.Closed; more; {
+				if err := s.Update(ctx, func(tx *Tx) (err error) { more, err = tx.DropMemos(v); return err }); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
 	}
 }
 
@@ -288,7 +303,7 @@ func TestSweepDeletesAPageAtATime(t *testing.T) {
 		left string
 	}{{true, "501"}, {true, "1"}, {false, "0"}} {
 		var more bool
-		if err := s.Update(ctx, func(tx *Tx) (err error) { more, err = tx.SweepMemos(); return err }); err != nil {
+		if err := s.Update(ctx, func(tx *Tx) (err error) { more, err = tx.DropMemos(MemoVisit{Run: 99, Visit: 1}); return err }); err != nil {
 			t.Fatal(err)
 		}
 		if left := one(t, s.DB(), "SELECT count(*) FROM _segno_memo"); more != want.more || left != want.left {

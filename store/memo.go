@@ -70,11 +70,39 @@ func (s *Store) Memos(ctx context.Context, h *engine.Head) (map[string][]byte, e
 	return memos, rows.Err()
 }
 
-// SweepMemos deletes a page of memos of closed visits, and reports whether
-// there may be more. A crash or a very large visit leaves some behind.
-func (tx *Tx) SweepMemos() (more bool, err error) {
+// A MemoVisit is a visit that has memos. They are of no use once it is closed.
+type MemoVisit struct {
+	Run    int64
+	Visit  int
+	Closed bool
+}
+
+const visitClosed = "(r.run IS NULL OR r.ended IS NOT NULL OR m.visit < r.visit)"
+
+// MemoVisits returns visits with memos, in order, behind a given one.
+func (s *Reader) MemoVisits(ctx context.Context, after MemoVisit, limit int) (visits []MemoVisit, err error) {
+	const query = "SELECT DISTINCT m.run, m.visit, " + visitClosed + ` FROM _segno_memo m LEFT JOIN _segno_run r USING (run)
+WHERE (m.run, m.visit) > (?, ?) ORDER BY m.run, m.visit LIMIT ?`
+	rows, err := s.query(ctx, query, after.Run, after.Visit, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var v MemoVisit
+		if err := rows.Scan(&v.Run, &v.Visit, &v.Closed); err != nil {
+			return nil, err
+		}
+		visits = append(visits, v)
+	}
+	return visits, rows.Err()
+}
+
+// DropMemos deletes a page of the memos of a visit that is closed, and reports
+// whether there may be more. A crash or a very large visit leaves some behind.
+func (tx *Tx) DropMemos(v MemoVisit) (more bool, err error) {
 	n, err := tx.do(`DELETE FROM _segno_memo WHERE (run, visit, key) IN
 	(SELECT m.run, m.visit, m.key FROM _segno_memo m LEFT JOIN _segno_run r USING (run)
-	WHERE r.run IS NULL OR r.ended IS NOT NULL OR m.visit < r.visit LIMIT ?)`, sweepPage)
+	WHERE m.run = ? AND m.visit = ? AND `+visitClosed+" LIMIT ?)", v.Run, v.Visit, sweepPage)
 	return n == sweepPage, err
 }
