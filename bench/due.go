@@ -17,6 +17,7 @@ import (
 func due(args []string) error {
 	flags := flag.NewFlagSet("due", flag.ExitOnError)
 	n := flags.Int("flows", 100_000, "flows: half of them intervals, half cron")
+	spread := flags.Bool("spread", false, "intervals only, so that no two are due at the same time")
 	length := flags.Duration("for", 3*time.Minute, "how long lateness is measured, after the first minute")
 	dir := flags.String("dir", "", "where the database goes; a temporary folder by default")
 	profile := flags.String("cpuprofile", "", "write a CPU profile of it")
@@ -27,7 +28,7 @@ func due(args []string) error {
 	}
 	defer done()
 	fmt.Printf("%d flows, due each minute\n", *n)
-	return busy(path, *n, *length)
+	return busy(path, *n, *spread, *length)
 }
 
 // idle measures very many flows that are not due for a long time: what Start
@@ -117,14 +118,14 @@ func (l *lateness) flow() segno.Workflow[state, struct{}] {
 // busy starts flows that are all due within a minute. The intervals are spread
 // over it, a slot after the other; of the cron flows each second has its share,
 // all at once.
-func busy(path string, n int, length time.Duration) error {
+func busy(path string, n int, spread bool, length time.Duration) error {
 	l := &lateness{late: map[string][]time.Duration{}}
 	s := segno.New(path, segno.Options{})
 	start := time.Now().Truncate(time.Minute).Add(-24 * time.Hour)
 	w := l.flow()
 	for i := range n {
 		f := segno.Flow{Workflow: w, SkipFirst: true}
-		if i%2 == 0 {
+		if spread || i%2 == 0 {
 			f.ID = fmt.Sprintf("interval-%06d", i)
 			f.Schedule, f.StartAt = segno.Every(time.Minute), start.Add(time.Minute*time.Duration(i)/time.Duration(n))
 		} else {

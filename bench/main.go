@@ -4,7 +4,7 @@
 //
 //	go run . compare [-rounds 5] [-for 1500ms] [-flight 1,16,128,1024] [-peers=false] [-dir DIR]
 //	go run . kill [-rounds 3] [-flight 200] [-dir DIR]
-//	go run . due [-flows 100000] [-for 3m] [-dir DIR]
+//	go run . due [-flows 100000] [-spread] [-for 3m] [-dir DIR]
 //	go run . idle [-flows 100000] [-dir DIR]
 //	go run . restart [-finished 1000000] [-parked 10000] [-interrupted 1000] [-dir DIR]
 //	go run . parked [-runs 1000000] [-at-once 100000] [-dir DIR]
