@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -196,7 +197,7 @@ func (a *app) note(format string, args ...any) {
 // quoted makes a path or a name safe to paste into a shell, and to look at.
 func quoted(path string) string {
 	safe := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:@%,=\\", r)
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:@%,=", r) || r == filepath.Separator
 	}
 	if path != "" && strings.IndexFunc(path, func(r rune) bool { return !safe(r) }) < 0 {
 		return path

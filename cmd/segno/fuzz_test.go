@@ -132,14 +132,21 @@ func FuzzScheduleArguments(f *testing.F) {
 	})
 }
 
+// open opens a file to tamper with it.
+func open(t testing.TB, db string) *sql.DB {
+	t.Helper()
+	conn, err := sql.Open("sqlite", db)
+	must(t, err)
+	t.Cleanup(func() { _ = conn.Close() })
+	return conn
+}
+
 // FuzzOutput has any text as the name of a flow, the state, the key, the error
 // and the data of a run. Lists have a line for each row, documents are JSON, and
 // nothing that a terminal acts upon gets through.
 func FuzzOutput(f *testing.F) {
 	db := fuzzWorld(f)
-	hostile, err := sql.Open("sqlite", db)
-	must(f, err)
-	f.Cleanup(func() { _ = hostile.Close() })
+	hostile := open(f, db)
 	for _, text := range []string{"plain", "two\nlines\r\nand \ttab", "\x1b[2J\x1b]0;title\a", "\xff\xfe", "a\x00b", "\u202egnp.exe", "\u2028\u2029\u0085\u009b31m",
 		`{"a":"\u001b"}`, "  ", "{", "\x1b[", "\x1b[31", "\x1b[1mm\x1b", "e\u0301\u200d\u2764\ufe0f", "世界", "\ufeff", strings.Repeat("long ", 2000), `\x1b'"$(id)`} {
 		f.Add([]byte(text))
