@@ -23,7 +23,6 @@ type (
 		At    time.Time
 		Parts map[string][]byte
 	}
-	fuzzStep = Step[fuzzState, fuzzData]
 )
 
 const fuzzDone fuzzState = "done"
@@ -110,8 +109,8 @@ func (w *fuzzWork) source() Source[fuzzState, fuzzData, int, int, int] {
 	}
 }
 
-func (w *fuzzWork) all(_ context.Context, _ *fuzzData, _ []Settled[int]) (fuzzState, error) {
-	return w.done(nil, nil)
+func (w *fuzzWork) all(ctx context.Context, d *fuzzData, _ []Settled[int]) (fuzzState, error) {
+	return w.done(ctx, d)
 }
 
 // workflow has a state for each processing model, and one to be undone.
@@ -130,8 +129,8 @@ func (w *fuzzWork) workflow() Workflow[fuzzState, fuzzData] {
 		"split":   {Do: Split(Join{Mode: Any, Timeout: time.Hour, Bulkhead: 1, Retry: twice}, w.all, branch(1), branch(2))},
 		"stepped": {Do: Stepped(w.stepped)},
 		"stream":  {Do: Stream(w.source())},
-		"await": {Timeout: time.Hour, Do: Await("go", func(_ context.Context, _ *fuzzData, _ int) (fuzzState, error) {
-			return w.done(nil, nil)
+		"await": {Timeout: time.Hour, Do: Await("go", func(ctx context.Context, d *fuzzData, _ int) (fuzzState, error) {
+			return w.done(ctx, d)
 		}, AwaitOptions[fuzzState, fuzzData]{OnTimeout: w.done})},
 		fuzzDone: {Final: true},
 	}}
