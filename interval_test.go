@@ -448,3 +448,16 @@ func TestASlotNeverFiresAgainWhenTheClockIsSetBack(t *testing.T) {
 		expect(t, "ledger", r.slots("f"), "fired 1, fired 1, fired 1, fired 1, fired 1, fired 1")
 	})
 }
+
+// An anchor may lie further back than a time.Duration reaches.
+func TestAnIntervalKeepsItsGridOverCenturies(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		start := time.Date(1600, 1, 1, 0, 0, 30, 0, time.UTC)
+		r := newBed(t).start(segno.Flow{ID: "f", Workflow: one(to(done)), Schedule: segno.Every(time.Minute), StartAt: start})
+		begin := time.Now().UTC()
+		time.Sleep(150 * time.Second)
+		synctest.Wait()
+		expect(t, "runs", len(r.runs("f")), 3)
+		expect(t, "next run", r.status("f").NextRun, begin.Add(210*time.Second))
+	})
+}

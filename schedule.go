@@ -51,11 +51,15 @@ func Cron(expr string) Schedule {
 	return Schedule{kind: cronKind, expr: expr, cron: spec, err: err}
 }
 
-// At is due once, at t; at once if t has passed when the flow is registered.
+// At is due once, at t; at once if t has passed when the flow is registered. In
+// UTC its year is from 0 to 9999.
 func At(t time.Time) Schedule {
 	s := Schedule{kind: once, at: instant(t)}
-	if t.IsZero() {
+	switch year := s.at.Year(); {
+	case t.IsZero():
 		s.err = fmt.Errorf("%w: At the zero time", ErrSchedule)
+	case year < 0 || year > 9999: // RFC 3339, as which it is stored, has no such year
+		s.err = fmt.Errorf("%w: At a time in the year %d; the last is 9999", ErrSchedule, year)
 	}
 	return s
 }
@@ -113,7 +117,7 @@ func (s Schedule) next(anchor, t time.Time) time.Time {
 		if t.Before(anchor) {
 			return anchor
 		}
-		return anchor.Add((t.Sub(anchor)/s.d + 1) * s.d)
+		return s.onGrid(anchor, t, 1)
 	case cronKind:
 		return s.cron.next(t)
 	case once:
@@ -122,6 +126,13 @@ func (s Schedule) next(anchor, t time.Time) time.Time {
 		}
 	}
 	return time.Time{}
+}
+
+// onGrid returns the nth point of an interval's grid behind the last one up to
+// t. It counts in microseconds: a time.Duration ends after 292 years.
+func (s Schedule) onGrid(anchor, t time.Time, n int64) time.Time {
+	at, d := t.UnixMicro(), s.d.Microseconds()
+	return time.UnixMicro(at - (at-anchor.UnixMicro())%d + n*d).UTC()
 }
 
 // stretch is a number of slots in a row.
@@ -141,8 +152,8 @@ func (s Schedule) between(anchor, after, upto time.Time) stretch {
 		return stretch{}
 	}
 	if s.kind == interval {
-		n := upto.Sub(first) / s.d
-		return stretch{first: first, last: first.Add(n * s.d), count: int(n) + 1}
+		n := (upto.UnixMicro() - first.UnixMicro()) / s.d.Microseconds()
+		return stretch{first: first, last: s.onGrid(first, upto, 0), count: int(n) + 1}
 	}
 	st := stretch{first: first, last: first, count: 1}
 	for st.count < slotCap {

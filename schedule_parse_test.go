@@ -86,3 +86,17 @@ func TestNextOfASchedule(t *testing.T) {
 	expect(t, "manual", len(segno.Schedule{}.Next(after, 3)), 0)
 	expect(t, "not valid", len(segno.Every(-1).Next(after, 3))+len(segno.Cron("x").Next(after, 3)), 0)
 }
+
+// A time whose year has no four digits in UTC would be stored as text that
+// nobody reads back.
+func TestATimeThatCannotBeStoredIsRefused(t *testing.T) {
+	for _, text := range []string{"at 9999-12-31T23:59:59-01:00", "at 0000-01-01T00:00:00+01:00"} {
+		_, err := segno.ParseSchedule(text)
+		expectError(t, text, err, segno.ErrSchedule)
+	}
+	s := segno.New("", segno.Options{})
+	err := s.Add(segno.Flow{ID: "f", Workflow: one(to(done)), Schedule: segno.At(time.Date(12000, 1, 1, 0, 0, 0, 0, time.UTC))})
+	expectError(t, "Add", err, segno.ErrSchedule)
+	_, err = segno.ParseSchedule("at 9999-12-31T23:59:59Z")
+	expect(t, "the last time", err, nil)
+}

@@ -170,7 +170,9 @@ func SaveMemo(ctx context.Context, key string, v any) error {
 // ownMemo begins the keys of the memos that the processing models keep.
 const ownMemo = "segno."
 
-// LoadMemo returns the value that SaveMemo saved in this visit, and whether there is one.
+// LoadMemo returns the value that SaveMemo saved in this visit, and whether
+// there is one. A step that returns the error of a value that is no T makes the
+// run stuck, as data does that cannot be decoded.
 func LoadMemo[T any](ctx context.Context, key string) (v T, found bool, err error) {
 	visit, _, err := visitFrom(ctx)
 	if err != nil {
@@ -181,7 +183,7 @@ func LoadMemo[T any](ctx context.Context, key string) (v T, found bool, err erro
 		return v, false, err
 	}
 	if err := json.Unmarshal(raw, &v); err != nil {
-		return v, false, fmt.Errorf("memo %q: %w", key, err)
+		return v, false, fmt.Errorf("%w: memo %q is no %T: %w", engine.ErrUndecodable, key, v, err)
 	}
 	return v, true, nil
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -177,7 +178,7 @@ func (a *app) report(cmd *cobra.Command, err error) int {
 		f.hint = "see: " + cmd.CommandPath() + " --help"
 	}
 	if f.err != nil {
-		fmt.Fprintln(a.stderr, "segno: "+plain(f.err.Error()))
+		fmt.Fprintln(a.stderr, "segno: "+lines(plain(f.err.Error())))
 	}
 	if f.hint != "" {
 		fmt.Fprintln(a.stderr, f.hint)
@@ -189,15 +190,20 @@ func (a *app) report(cmd *cobra.Command, err error) int {
 func plain(text string) string { return strings.ReplaceAll(text, "segno: ", "") }
 
 // note prints a message beside the data.
-func (a *app) note(format string, args ...any) { fmt.Fprintf(a.stderr, format+"\n", args...) }
+func (a *app) note(format string, args ...any) {
+	fmt.Fprintln(a.stderr, oneLine(fmt.Sprintf(format, args...)))
+}
 
-// quoted makes a path safe to paste into a shell.
+// quoted makes a path or a name safe to paste into a shell, and to look at.
 func quoted(path string) string {
 	safe := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:@%,=\\", r)
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-+:@%,=", r) || r == filepath.Separator
 	}
 	if path != "" && strings.IndexFunc(path, func(r rune) bool { return !safe(r) }) < 0 {
 		return path
+	}
+	if !printable(path) { // $'…' is what bash and zsh have for it
+		return "$'" + strings.ReplaceAll(oneLine(strings.ReplaceAll(path, `\`, `\\`)), "'", `\'`) + "'"
 	}
 	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
 }

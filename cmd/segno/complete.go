@@ -13,7 +13,9 @@ func (a *app) completeFlow(cmd *cobra.Command, args []string, _ string) ([]strin
 	return a.complete(cmd, args, func(r *segno.Reader) (out []string, err error) {
 		flows, err := r.List(cmd.Context())
 		for i := range flows {
-			out = append(out, cobra.CompletionWithDesc(flows[i].ID, string(flows[i].Status)))
+			if id := flows[i].ID; printable(id) { // else the shell would make something else of it
+				out = append(out, cobra.CompletionWithDesc(id, string(flows[i].Status)))
+			}
 		}
 		return out, err
 	})
@@ -25,7 +27,7 @@ func (a *app) completeRun(cmd *cobra.Command, args []string, _ string) ([]string
 		runs, err := r.Runs(cmd.Context(), segno.RunFilter{Limit: 50})
 		for i := range runs {
 			run := &runs[i]
-			out = append(out, cobra.CompletionWithDesc(fmt.Sprint(run.ID), fmt.Sprintf("%s, %s in %s", run.Flow, run.Status, run.State)))
+			out = append(out, cobra.CompletionWithDesc(fmt.Sprint(run.ID), oneLine(fmt.Sprintf("%s, %s in %s", run.Flow, run.Status, run.State))))
 		}
 		return out, err
 	})

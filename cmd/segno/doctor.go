@@ -99,11 +99,11 @@ func (a *app) prescribe(d *diagnosis) error {
 }
 
 func (a *app) printFindings(d *diagnosis) {
-	fmt.Fprintf(a.stdout, "%s: %s\n\n", d.File, map[severity]string{fine: "all is well", warning: "there are warnings", serious: "there are errors"}[d.Severity])
+	fmt.Fprintf(a.stdout, "%s: %s\n\n", oneLine(d.File), map[severity]string{fine: "all is well", warning: "there are warnings", serious: "there are errors"}[d.Severity])
 	for _, f := range d.Findings {
-		fmt.Fprintf(a.stdout, "%-8s %-13s %s\n", f.Severity, f.Check, f.Evidence)
+		fmt.Fprintf(a.stdout, "%-8s %-13s %s\n", f.Severity, f.Check, oneLine(f.Evidence))
 		if f.Fix != "" {
-			fmt.Fprintf(a.stdout, "%-8s %-13s fix: %s\n", "", "", f.Fix)
+			fmt.Fprintf(a.stdout, "%-8s %-13s fix: %s\n", "", "", oneLine(f.Fix))
 		}
 	}
 }

@@ -14,7 +14,7 @@ func (a *app) flows() *cobra.Command {
 }
 
 // flowStatus is the status of a flow with what else keeps it from running.
-func flowStatus(f *segno.FlowInfo) string {
+func flowStatus(f *segno.FlowInfo) painted {
 	s := status(string(f.Status))
 	if f.Paused {
 		s += ", paused"

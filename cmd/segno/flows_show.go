@@ -26,7 +26,7 @@ func (a *app) showFlow(ctx context.Context, r *segno.Reader, args []string) erro
 	}
 	why, err := r.Explain(ctx, f.ID)
 	if err != nil {
-		return err
+		return failed(err, "")
 	}
 	if a.output == "json" {
 		return a.json(struct {

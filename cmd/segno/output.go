@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"strings"
 	"time"
 
@@ -20,28 +21,49 @@ func (a *app) json(v any) error {
 	enc := json.NewEncoder(a.stdout)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ")
-	return enc.Encode(v)
+	return written(enc.Encode(v))
 }
 
 // table writes rows under a header, in the style of kubectl.
 func (a *app) table(header table.Row, rows []table.Row) error {
 	w := a.writer()
 	w.AppendHeader(header)
-	w.AppendRows(rows)
+	for _, row := range rows {
+		for i := range row {
+			row[i] = cell(row[i], oneLine)
+		}
+		w.AppendRow(row)
+	}
 	_, err := fmt.Fprintln(a.stdout, w.Render())
-	return err
+	return written(err)
 }
 
 // fields writes pairs of a name and a value, leaving out those without a value.
 func (a *app) fields(pairs ...any) error {
 	w := a.writer()
 	for i := 0; i+1 < len(pairs); i += 2 {
-		if value := fmt.Sprint(pairs[i+1]); value != "" {
+		if value := fmt.Sprint(cell(pairs[i+1], lines)); value != "" {
 			w.AppendRow(table.Row{pairs[i], value})
 		}
 	}
 	_, err := fmt.Fprintln(a.stdout, w.Render())
-	return err
+	return written(err)
+}
+
+// cell is a value as it is printed; only what is painted has escape sequences.
+func cell(value any, safe func(string) string) any {
+	if v := reflect.ValueOf(value); v.Kind() == reflect.String && v.Type() != reflect.TypeFor[painted]() {
+		return safe(v.String())
+	}
+	return value
+}
+
+// written is the error of a write.
+func written(err error) error {
+	if err == nil {
+		return nil
+	}
+	return failed(err, "")
 }
 
 func (a *app) writer() table.Writer {
@@ -74,8 +96,11 @@ func colourful(w io.Writer) bool {
 	return err == nil && st.Mode()&os.ModeCharDevice != 0
 }
 
+// painted is text whose escape sequences are ours.
+type painted string
+
 // status colours the word that a flow or a run is described by.
-func status(word string) string {
+func status(word string) painted {
 	colour := text.Colors{}
 	switch word {
 	case "completed":
@@ -87,7 +112,7 @@ func status(word string) string {
 	case "failed", "undo_failed", "stuck", "tripped":
 		colour = text.Colors{text.FgRed}
 	}
-	return colour.Sprint(word)
+	return painted(colour.Sprint(oneLine(word)))
 }
 
 // stamp prints a time as the views round it, empty for none.

@@ -29,6 +29,9 @@ func (a *app) history(ctx context.Context, r *segno.Reader, args []string) error
 		return a.noRun(err)
 	}
 	if a.output == "json" {
+		for i := range entries {
+			entries[i].Data = asJSON(entries[i].Data)
+		}
 		return a.json(entries)
 	}
 	rows := make([]table.Row, len(entries))

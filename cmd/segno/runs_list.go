@@ -83,6 +83,9 @@ func (a *app) listRuns(ctx context.Context, r *segno.Reader, f segno.RunFilter) 
 	more := len(runs) > limit
 	runs = runs[:min(limit, len(runs))]
 	if a.output == "json" {
+		for i := range runs {
+			runs[i].Data = asJSON(runs[i].Data)
+		}
 		err = a.json(runs)
 	} else {
 		err = a.tableRuns(runs)

@@ -28,9 +28,10 @@ func (a *app) showRun(ctx context.Context, r *segno.Reader, args []string) error
 	}
 	why, err := r.ExplainRun(ctx, run.ID)
 	if err != nil {
-		return err
+		return failed(err, "")
 	}
 	if a.output == "json" {
+		run.Data = asJSON(run.Data)
 		return a.json(struct {
 			segno.RunInfo
 			Explanation segno.Explanation `json:"explanation"`

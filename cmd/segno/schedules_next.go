@@ -16,7 +16,10 @@ type nextFlags struct {
 	n          int
 }
 
-const maxNext = 10_000
+const (
+	maxNext  = 10_000
+	lastYear = 9999 // of RFC 3339
+)
 
 func (a *app) schedulesNext() *cobra.Command {
 	var o nextFlags
@@ -102,6 +105,9 @@ func plan(s segno.Schedule, from time.Time, zone *time.Location, n int) []planne
 	}
 	planned := []plannedTime{}
 	for _, at := range s.Next(from, n) {
+		if at.Year() > lastYear {
+			break
+		}
 		planned = append(planned, plannedTime{at, at.In(zone).Format(time.RFC3339Nano), s.DSTNote(at)})
 	}
 	return planned
@@ -122,7 +128,7 @@ func fromTime(text string, zone *time.Location) (time.Time, error) {
 		return time.Now().Truncate(time.Second), nil
 	}
 	for _, layout := range []string{time.RFC3339Nano, time.DateOnly, "2006-01-02 15:04", time.DateTime, "2006-01-02T15:04", "2006-01-02T15:04:05"} {
-		if t, err := time.ParseInLocation(layout, text, zone); err == nil {
+		if t, err := time.ParseInLocation(layout, text, zone); err == nil && t.UTC().Year() >= 0 && t.UTC().Year() <= lastYear {
 			return t, nil
 		}
 	}

@@ -134,7 +134,7 @@ func trigger(t *testing.T, running *segno.RunningScheduler, flow string, in load
 	return id
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
