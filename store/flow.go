@@ -85,8 +85,9 @@ func (f *Flow) values() []any {
 	}
 }
 
-// The ways to write a flow: a new one, any change, and what a slot and a run's
-// way to its end change. The last has no column of an index but next.
+// The ways to write a flow: a new one, any change, what a slot changes, and what a
+// run does on its way to the end. Of the columns of an index the last two have
+// none but next, and none.
 var (
 	addFlowSQL  = "INSERT INTO _segno_flow (flow, " + flowColumns + ") VALUES (" + marks(29) + ")"
 	putFlowSQL  = "UPDATE _segno_flow SET (" + flowColumns + ") = (" + marks(28) + ") WHERE flow = ?"

@@ -17,58 +17,62 @@ func (s *Store) Journal() engine.Journal { return patient{s} }
 type patient struct{ *Store }
 
 // Memos is Store.Memos.
-func (p patient) Memos(ctx context.Context, h *engine.Head) (map[string][]byte, error) {
-	return outlast(ctx, p.Store, func() (map[string][]byte, error) { return p.Store.Memos(ctx, h) })
+func (p patient) Memos(ctx context.Context, h *engine.Head) (memos map[string][]byte, err error) {
+	err = p.outlast(ctx, func() (err error) { memos, err = p.Store.Memos(ctx, h); return err })
+	return memos, err
 }
 
 // Run is Reader.Run.
-func (p patient) Run(ctx context.Context, run int64) (engine.Head, error) {
-	return outlast(ctx, p.Store, func() (engine.Head, error) { return p.Store.Run(ctx, run) })
+func (p patient) Run(ctx context.Context, run int64) (h engine.Head, err error) {
+	err = p.outlast(ctx, func() (err error) { h, err = p.Store.Run(ctx, run); return err })
+	return h, err
 }
 
 // Entry is Reader.Entry.
-func (p patient) Entry(ctx context.Context, id int64) (engine.Entry, error) {
-	return outlast(ctx, p.Store, func() (engine.Entry, error) { return p.Store.Entry(ctx, id) })
+func (p patient) Entry(ctx context.Context, id int64) (e engine.Entry, err error) {
+	err = p.outlast(ctx, func() (err error) { e, err = p.Store.Entry(ctx, id); return err })
+	return e, err
 }
 
 // Undone is Reader.Undone.
-func (p patient) Undone(ctx context.Context, h *engine.Head) (map[int]bool, error) {
-	return outlast(ctx, p.Store, func() (map[int]bool, error) { return p.Store.Undone(ctx, h) })
+func (p patient) Undone(ctx context.Context, h *engine.Head) (visits map[int]bool, err error) {
+	err = p.outlast(ctx, func() (err error) { visits, err = p.Store.Undone(ctx, h); return err })
+	return visits, err
 }
 
 // outlast reads until it can be read. A damaged file is the store's failure.
-func outlast[T any](ctx context.Context, s *Store, read func() (T, error)) (v T, err error) {
+func (p patient) outlast(ctx context.Context, read func() error) error {
 	for pause := minPause; ; pause = min(2*pause, maxPause) {
-		v, err = read()
+		err := read()
 		switch primary(err) {
 		case lib.SQLITE_IOERR, lib.SQLITE_BUSY, lib.SQLITE_LOCKED, lib.SQLITE_NOMEM, lib.SQLITE_CANTOPEN, lib.SQLITE_PROTOCOL:
 		case lib.SQLITE_CORRUPT, lib.SQLITE_NOTADB:
-			s.Fail(err)
-			return v, s.Err()
+			p.Fail(err)
+			return p.Err()
 		default:
 			if pause > minPause {
-				s.setTrouble(nil)
+				p.setTrouble(nil)
 			}
-			return v, err
+			return err
 		}
-		s.setTrouble(err)
-		s.w.log.Warn("segno: what a run needs cannot be read, and is tried again", "error", err, "pause", pause)
-		if !s.rest(ctx, pause) {
-			return v, err
+		p.setTrouble(err)
+		p.w.log.Warn("segno: what a run needs cannot be read, and is tried again", "error", err, "pause", pause)
+		if !p.rest(ctx, pause) {
+			return err
 		}
 	}
 }
 
 // rest waits, and reports whether there is any point in going on then.
-func (s *Store) rest(ctx context.Context, d time.Duration) bool {
+func (p patient) rest(ctx context.Context, d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
 		return true
 	case <-ctx.Done():
-	case <-s.Failed:
-	case <-s.closing:
+	case <-p.Failed:
+	case <-p.closing:
 	}
 	return false
 }
