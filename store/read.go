@@ -201,7 +201,8 @@ func (s *Reader) DueFlows(ctx context.Context, now time.Time, limit int) ([]Flow
 	if err != nil {
 		return nil, err
 	}
-	return scanFlows(rows.Rows, nil)
+	flows, err := scanFlows(rows.Rows, nil)
+	return flows, errors.Join(err, rows.Err())
 }
 
 // NextTime returns the first moment after now at which a run is due, or the first

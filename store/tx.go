@@ -112,36 +112,6 @@ func (tx *Tx) exec(stmt *sql.Stmt, args ...any) (int64, error) {
 	return n, err
 }
 
-// do runs a statement that is prepared when it is first needed.
-func (tx *Tx) do(query string, args ...any) (int64, error) {
-	stmt, err := tx.w.statement(query)
-	if err != nil {
-		return 0, tx.note(err)
-	}
-	n, err := tx.exec(stmt, args...)
-	tx.wrote = tx.wrote || err == nil
-	return n, err
-}
-
-// rows runs a query that is prepared when it is first needed.
-func (tx *Tx) rows(query string, args ...any) (*sql.Rows, error) {
-	stmt, err := tx.w.statement(query)
-	if err != nil {
-		return nil, tx.note(err)
-	}
-	rows, err := stmt.QueryContext(background, args...)
-	return rows, tx.note(err)
-}
-
-// row is rows for a query of one row.
-func (tx *Tx) row(query string, args ...any) *sql.Row {
-	stmt, err := tx.w.statement(query)
-	if err != nil {
-		return tx.Refuse(tx.note(err))
-	}
-	return stmt.QueryRowContext(background, args...)
-}
-
 // note remembers an error after which nothing of the batch can stand.
 func (tx *Tx) note(err error) error {
 	if err != nil && tx.broken == nil && (transient(err) || fatal(err)) {

@@ -103,24 +103,6 @@ func (w *writer) prepare() error {
 	return nil
 }
 
-// statement returns the prepared statement of a text. The texts are few: parsing
-// one takes longer than running it.
-func (w *writer) statement(query string) (*sql.Stmt, error) {
-	if stmt := w.byText[query]; stmt != nil {
-		return stmt, nil
-	}
-	stmt, err := w.conn.PrepareContext(background, query)
-	if err != nil {
-		return nil, err
-	}
-	if w.byText == nil {
-		w.byText = map[string]*sql.Stmt{}
-	}
-	w.byText[query] = stmt
-	w.stmts = append(w.stmts, stmt)
-	return stmt, nil
-}
-
 // close gives the statements back before the connection: an open statement
 // would keep SQLite from checkpointing.
 func (w *writer) close() error {
