@@ -19,7 +19,7 @@ func TestKillStorm(t *testing.T) {
 	}
 	kills, first, more := 12, 100, 20
 	if killLong {
-		kills, first, more = 1500, 300, 10
+		kills, first, more = 1000, 300, 10
 	}
 	r := &stormRig{killRig: newKillRig(t, killPlan{Scenario: "storm", Runs: first, Suspect: time.Millisecond}), keys: map[int64]string{}}
 	for n := range kills {
