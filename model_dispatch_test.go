@@ -21,7 +21,6 @@ import (
 // each of them the file is checked, and how the flow stands is compared with a
 // model that counts.
 func TestModelOfTheDispatcher(t *testing.T) {
-	t.Parallel()
 	want := 300
 	if testing.Short() {
 		want = 30
@@ -38,7 +37,7 @@ func TestLongModelOfTheDispatcher(t *testing.T) {
 }
 
 // modelDispatcher plays the same sequences each time: those of the seeds from
-// -rapid.seed on, or from 1.
+// -rapid.seed on, or from 1. Since it sets the flag, no other test may run beside it.
 func modelDispatcher(t *testing.T, want int) {
 	given := flag.Lookup("rapid.seed").Value.String()
 	defer func() { _ = flag.Set("rapid.seed", given) }()
