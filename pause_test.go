@@ -23,12 +23,18 @@ func (l *live) resume(id string, o ...segno.Resume) {
 	}
 }
 
-func TestAPausedFlowsSlotsAreSkippedUntilItIsResumed(t *testing.T) {
-	for name, between := range map[string]func(*bed, segno.Flow) *live{
+// goingOn are the ways in which a program goes on with what it was told: what
+// was said to it must hold in each.
+func goingOn() map[string]func(*bed, segno.Flow) *live {
+	return map[string]func(*bed, segno.Flow) *live{
 		"in one go": func(b *bed, _ segno.Flow) *live { return &live{b.run, b.t} },
 		"stop":      func(b *bed, f segno.Flow) *live { b.stop(); return b.start(f) },
 		"kill":      func(b *bed, f segno.Flow) *live { return b.restart(f) },
-	} {
+	}
+}
+
+func TestAPausedFlowsSlotsAreSkippedUntilItIsResumed(t *testing.T) {
+	for name, between := range goingOn() {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
 				b := newBed(t)

@@ -31,11 +31,7 @@ FROM segno_slots WHERE flow = ? ORDER BY first`, flow), ", ")
 }
 
 func TestASlotThatIsMarkedIsSkippedWithItsNote(t *testing.T) {
-	for name, between := range map[string]func(*bed, segno.Flow) *live{
-		"in one go": func(b *bed, _ segno.Flow) *live { return &live{b.run, b.t} },
-		"stop":      func(b *bed, f segno.Flow) *live { b.stop(); return b.start(f) },
-		"kill":      func(b *bed, f segno.Flow) *live { return b.restart(f) },
-	} {
+	for name, between := range goingOn() {
 		t.Run(name, func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
 				b := newBed(t)
