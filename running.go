@@ -53,7 +53,7 @@ type RunningScheduler struct {
 	byRun   map[int64]*engine.Run
 	lost    map[*engine.Run]string // goroutines that do not come back, and where
 	idle    chan struct{}          // closed when live is empty, while somebody waits for it
-	waiters map[RunID][]chan engine.Head
+	waiters map[RunID][]chan *engine.Head
 }
 
 func newRunning(s *Scheduler) *RunningScheduler {
@@ -64,7 +64,7 @@ func newRunning(s *Scheduler) *RunningScheduler {
 		alarm:    alarm{ring: make(chan struct{}, 1)},
 		stopping: make(chan struct{}), ended: make(chan struct{}), hurry: make(chan struct{}),
 		live: map[*engine.Run]*flow{}, byRun: map[int64]*engine.Run{}, lost: map[*engine.Run]string{},
-		waiters: map[RunID][]chan engine.Head{},
+		waiters: map[RunID][]chan *engine.Head{},
 	}
 	r.backfills.Store(true)
 	r.base = context.WithValue(context.Background(), schedulerKey{}, r)
@@ -137,7 +137,8 @@ func (r *RunningScheduler) WaitRun(ctx context.Context, id RunID) (RunInfo, erro
 	}
 	if !settled(&h) {
 		select {
-		case h = <-ch:
+		case end := <-ch:
+			h = *end
 		case <-ctx.Done():
 			return runInfo(&h), context.Cause(ctx)
 		case <-r.ended:
@@ -167,15 +168,15 @@ func (r *RunningScheduler) result(ctx context.Context, h *engine.Head) (RunInfo,
 
 // register adds a waiter for a run, and reports whether the run executes in
 // this process.
-func (r *RunningScheduler) register(id RunID) (ch chan engine.Head, live bool) {
-	ch = make(chan engine.Head, 1)
+func (r *RunningScheduler) register(id RunID) (ch chan *engine.Head, live bool) {
+	ch = make(chan *engine.Head, 1)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.waiters[id] = append(r.waiters[id], ch)
 	return ch, r.byRun[int64(id)] != nil
 }
 
-func (r *RunningScheduler) unregister(id RunID, ch chan engine.Head) {
+func (r *RunningScheduler) unregister(id RunID, ch chan *engine.Head) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	list := r.waiters[id]
@@ -190,11 +191,12 @@ func (r *RunningScheduler) unregister(id RunID, ch chan engine.Head) {
 	}
 }
 
-// notify hands a settled run to whoever waits for it. The caller holds mu.
+// notify hands a settled run, which does not change any more, to whoever waits
+// for it. The caller holds mu.
 func (r *RunningScheduler) notify(h *engine.Head) {
 	for _, ch := range r.waiters[RunID(h.Run)] {
 		select {
-		case ch <- *h:
+		case ch <- h:
 		default:
 		}
 	}

@@ -166,7 +166,7 @@ func nonce() string {
 }
 
 // create inserts a run. If there is a place for it, it is held from the start
-// and executes as soon as the commit is through.
+// and executes as soon as the commit is through; h must not change any more.
 func (r *RunningScheduler) create(tx *store.Tx, f *flow, row *store.Flow, h *engine.Head, now time.Time) error {
 	row.Runs++
 	place := f.seat(false)
@@ -187,7 +187,6 @@ func (r *RunningScheduler) create(tx *store.Tx, f *flow, row *store.Flow, h *eng
 		tx.After(func() { r.alarm.before(wake) })
 		return nil
 	}
-	held := *h
-	tx.After(func() { r.launch(f, held, engine.EventRunStarted) })
+	tx.After(func() { r.launch(f, *h, engine.EventRunStarted) })
 	return nil
 }

@@ -32,10 +32,10 @@ func (w *writer) grower() func() bool {
 }
 
 func (w *writer) growWAL() (more bool, err error) {
-	if _, err := w.begin.ExecContext(background); err != nil {
+	if _, err := w.begin.exec(); err != nil {
 		return false, err
 	}
-	defer func() { _, _ = w.rollback.ExecContext(background) }()
+	defer func() { _, _ = w.rollback.exec() }()
 	f, err := os.OpenFile(w.path+"-wal", os.O_WRONLY, 0)
 	if err != nil {
 		return false, err

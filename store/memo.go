@@ -43,7 +43,7 @@ func (s *Store) Save(ctx context.Context, h *engine.Head, memos map[string][]byt
 // has the visit.
 func (tx *Tx) owned(h *engine.Head) error {
 	var seq int64
-	if err := tx.w.seq.QueryRowContext(background, h.Run).Scan(&seq); err != nil {
+	if err := tx.row(seqSQL, h.Run).Scan(&seq); err != nil {
 		return tx.note(err)
 	}
 	if seq != h.Seq {

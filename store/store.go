@@ -244,7 +244,7 @@ func (w *writer) load() error {
 // Commit makes a change of the engine's durable: see engine.Journal.
 func (s *Store) Commit(ctx context.Context, c *engine.Change) error {
 	return s.submit(ctx, &request{
-		plain: len(c.OnCommit) == 0 && len(c.Memos) == 0 && !c.DropMemos,
+		plain: len(c.OnCommit) == 0,
 		apply: func(tx *Tx) error { return tx.commit(c) },
 	})
 }

@@ -102,14 +102,10 @@ func (tx *Tx) lose(err error) error {
 }
 
 // exec runs a prepared statement and returns the number of rows it changed.
-func (tx *Tx) exec(stmt *sql.Stmt, args ...any) (int64, error) {
-	res, err := stmt.ExecContext(background, args...)
-	if err != nil {
-		return 0, tx.note(err)
-	}
-	n, err := res.RowsAffected()
+func (tx *Tx) exec(stmt *statement, args ...any) (int64, error) {
+	n, err := stmt.exec(args...)
 	tx.wrote = tx.wrote || n > 0
-	return n, err
+	return n, tx.note(err)
 }
 
 // note remembers an error after which nothing of the batch can stand.

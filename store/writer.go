@@ -58,47 +58,44 @@ type writer struct {
 	settle Settle
 	epoch  int64
 
-	begin, commitTx, rollback, check                *sql.Stmt
-	savepoint, release, undo                        *sql.Stmt
-	advance, complete, replace, insert, hold, letGo *sql.Stmt
-	putMemo, dropMemos, seq                         *sql.Stmt
-	nextRun, nextEntry, nextFlow                    int64
-	flows                                           map[int64]*Flow
-	byID                                            map[string]*Flow
-	closing                                         <-chan struct{}
-	failed                                          func() error // why nothing may be written any more
-	degraded                                        func(error)  // told of trouble, and of its end with nil
-	troubled                                        bool         // it has been told
-	smallWAL                                        bool
-	inUser                                          atomic.Int64 // the writer's goroutine while it is in a function of the user's
-	images                                          []image      // of the last batch, to be used again, as the next two
-	entries                                         []engine.Entry
-	args                                            []any
-	stmts                                           []*sql.Stmt
-	byText                                          map[string]*sql.Stmt // of those, what was prepared when it was needed
-	commits                                         atomic.Uint64
-	long                                            longRuns
+	begin, commitTx, rollback                 *statement
+	savepoint, release, undo                  *statement
+	advance, complete, replace, insert, letGo *statement
+	putMemo, dropMemos                        *statement
+	changes                                   map[string]*statement // all of them, and those prepared when they were needed
+	queries                                   map[string]*sql.Stmt
+	nextRun, nextEntry, nextFlow              int64
+	flows                                     map[int64]*Flow
+	byID                                      map[string]*Flow
+	closing                                   <-chan struct{}
+	failed                                    func() error // why nothing may be written any more
+	degraded                                  func(error)  // told of trouble, and of its end with nil
+	troubled                                  bool         // it has been told
+	smallWAL                                  bool
+	inUser                                    atomic.Int64 // the writer's goroutine while it is in a function of the user's
+	images                                    []image      // of the last batch, to be used again, as the next two
+	entries                                   []engine.Entry
+	args                                      []any
+	commits                                   atomic.Uint64
+	long                                      longRuns
 }
 
 // prepare makes the writer's statements, once.
 func (w *writer) prepare() error {
 	for _, p := range []struct {
-		stmt **sql.Stmt
+		stmt **statement
 		sql  string
 	}{
 		{&w.begin, "BEGIN IMMEDIATE"}, {&w.commitTx, "COMMIT"}, {&w.rollback, "ROLLBACK"},
-		{&w.check, "SELECT epoch FROM _segno_owner"},
 		{&w.savepoint, "SAVEPOINT segno_request"}, {&w.release, "RELEASE segno_request"}, {&w.undo, "ROLLBACK TO segno_request"},
-		{&w.advance, advanceSQL}, {&w.replace, replaceSQL}, {&w.insert, insertSQL}, {&w.complete, completeSQL}, {&w.hold, holdSQL}, {&w.letGo, letGoSQL},
+		{&w.advance, advanceSQL}, {&w.replace, replaceSQL}, {&w.insert, insertSQL}, {&w.complete, completeSQL}, {&w.letGo, letGoSQL},
 		{&w.putMemo, putMemoSQL}, {&w.dropMemos, dropMemosSQL},
-		{&w.seq, "SELECT seq FROM _segno_run WHERE run = ?"},
 	} {
-		stmt, err := w.conn.PrepareContext(background, p.sql)
+		stmt, err := w.statement(p.sql)
 		if err != nil {
 			return fmt.Errorf("preparing %q: %w", p.sql, err)
 		}
 		*p.stmt = stmt
-		w.stmts = append(w.stmts, stmt)
 	}
 	return nil
 }
@@ -107,8 +104,11 @@ func (w *writer) prepare() error {
 // would keep SQLite from checkpointing.
 func (w *writer) close() error {
 	var errs []error
-	for _, s := range w.stmts {
-		errs = append(errs, s.Close())
+	for _, s := range w.changes {
+		errs = append(errs, s.close())
+	}
+	for _, q := range w.queries {
+		errs = append(errs, q.Close())
 	}
 	return errors.Join(append(errs, w.conn.Close())...)
 }
@@ -220,7 +220,7 @@ var errAgain = errors.New("segno: batch to be repeated")
 func (w *writer) try(batch []*request, careful bool) (rest []*request, err error) {
 	tx := &Tx{w: w, images: w.images[:0], entries: w.entries[:0]}
 	defer func() { w.images, w.entries = tx.images, tx.entries }()
-	if err := w.open(); err != nil {
+	if err := w.open(tx); err != nil {
 		w.abandon(tx, nil)
 		return batch, err
 	}
@@ -262,21 +262,21 @@ func (w *writer) commit() error {
 	if err := w.failed(); err != nil {
 		return err
 	}
-	_, err := w.commitTx.ExecContext(background)
+	_, err := w.commitTx.exec()
 	w.commits.Add(1)
 	return err
 }
 
 // open begins the transaction, and makes sure that the file is still ours.
-func (w *writer) open() error {
+func (w *writer) open(tx *Tx) error {
 	if err := w.failed(); err != nil {
 		return err
 	}
-	if _, err := w.begin.ExecContext(background); err != nil {
+	if _, err := w.begin.exec(); err != nil {
 		return err
 	}
 	var epoch int64
-	if err := w.check.QueryRowContext(background).Scan(&epoch); err != nil {
+	if err := tx.row("SELECT epoch FROM _segno_owner").Scan(&epoch); err != nil {
 		return err
 	}
 	if epoch != w.epoch {
@@ -287,7 +287,7 @@ func (w *writer) open() error {
 
 // abandon rolls back what is left of the transaction, in the file and in memory.
 func (w *writer) abandon(tx *Tx, served []*request) {
-	_, _ = w.rollback.ExecContext(background) // there may be none any more
+	_, _ = w.rollback.exec() // there may be none any more
 	tx.restore(mark{})
 	for _, q := range served {
 		q.drop()
