@@ -146,9 +146,6 @@ func (s *Reader) Runs(ctx context.Context, f Filter) ([]engine.Head, error) {
 	return s.heads(ctx, query+" ORDER BY r.run DESC LIMIT ?", append(args, f.Limit)...)
 }
 
-// waiting are the statuses that the dispatcher looks for.
-var waiting = []engine.Status{engine.Undoing, engine.Pending, engine.Parked, engine.Waiting}
-
 // Due returns runs whose time has come and that nobody holds, in the order of
 // their time, at most limit of each status. Suspects are left out, and so are
 // the flows named.
@@ -167,7 +164,8 @@ func (s *Reader) Due(ctx context.Context, now time.Time, without []string, limit
 	}
 	query = strings.Replace(query, "FROM _segno_run r JOIN _segno_flow f", "FROM _segno_run r INDEXED BY _segno_run_open CROSS JOIN _segno_flow f", 1)
 	args = append(args, limit)
-	for _, status := range waiting {
+	come, err := s.come(ctx, now)
+	for _, status := range come {
 		args[0] = status
 		heads, err := read(ctx, query+" ORDER BY r.wake, r.flow, r.run LIMIT ?", args...)
 		if err != nil {
@@ -175,7 +173,29 @@ func (s *Reader) Due(ctx context.Context, now time.Time, without []string, limit
 		}
 		due = append(due, heads...)
 	}
-	return due, nil
+	return due, err
+}
+
+const comeSQL = `WITH waiting (status) AS (VALUES ('undoing'), ('pending'), ('parked'), ('waiting'))
+SELECT status FROM waiting w WHERE EXISTS (
+	SELECT 1 FROM _segno_run r INDEXED BY _segno_run_open WHERE r.ended IS NULL AND r.status = w.status AND r.wake <= ?)`
+
+// come returns those of the statuses that the dispatcher looks for in which the
+// time of some run has come. Most often there is none, and to ask for whole heads is much dearer.
+func (s *Reader) come(ctx context.Context, now time.Time) (come []engine.Status, err error) {
+	rows, err := s.query(ctx, comeSQL, micros(now))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var status engine.Status
+		if err := rows.Scan(&status); err != nil {
+			return nil, err
+		}
+		come = append(come, status)
+	}
+	return come, rows.Err()
 }
 
 // Suspects returns the runs whose time has come that died with the process too
