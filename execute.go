@@ -1,8 +1,10 @@
 package segno
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/segnodev/segno/engine"
@@ -77,6 +79,9 @@ func (r *RunningScheduler) report(h *engine.Head) {
 }
 
 func (r *RunningScheduler) logEnd(h *engine.Head) {
+	if h.Status == engine.Completed && !r.log.Enabled(context.Background(), slog.LevelDebug) {
+		return // most runs end so, and few programs want to read it
+	}
 	attrs := []any{"flow", h.Flow, "run", h.Run, "state", h.State, "visit", h.Visit, "status", string(h.Status)}
 	switch h.Status {
 	case engine.Completed:

@@ -36,11 +36,12 @@ func (r *Run) visit() (*Change, error) {
 // write, look again.
 func (r *Run) judge(o outcome) *Change {
 	step := r.machine.Steps[r.head.State]
+	if o.err == nil {
+		return r.advance(step, o)
+	}
 	var steer *Steer
 	errors.As(o.err, &steer)
 	switch {
-	case o.err == nil:
-		return r.advance(step, o)
 	case steer != nil && steer.Snooze:
 		return r.snooze(o, steer)
 	case errors.Is(o.err, ErrUndecodable):
