@@ -52,7 +52,8 @@ type Flow struct {
 	// slot. 0: none.
 	Jitter time.Duration
 	// StartAt and EndAt bound the slots, both inclusive; zero: no bound. StartAt is
-	// the anchor of an interval.
+	// the anchor of an interval that is new to the file; of a known one it bounds
+	// the slots, but does not move their grid, unless the interval changes, too.
 	StartAt, EndAt time.Time
 	// MaxRuns is how many slots may fire in all; 0: no limit. Triggers, slots that
 	// were skipped, and retries do not count.
