@@ -263,7 +263,11 @@ func (s *Reader) AnyOpen(ctx context.Context) (open bool, err error) {
 
 // Flows returns all flows in the order of their registration.
 func (s *Reader) Flows(ctx context.Context) ([]Flow, error) {
-	return scanFlows(s.reader.QueryContext(ctx, "SELECT flow, "+flowColumns+" FROM _segno_flow ORDER BY orphaned IS NOT NULL, position, flow"))
+	rows, err := s.query(ctx, "SELECT flow, "+flowColumns+" FROM _segno_flow ORDER BY orphaned IS NOT NULL, position, flow")
+	if err != nil {
+		return nil, err
+	}
+	return scanFlows(rows.Rows, nil)
 }
 
 func scanFlows(rows *sql.Rows, err error) (flows []Flow, _ error) {
