@@ -47,6 +47,7 @@ const rowsOver = 3
 // both measures a new file and the one at path by turns.
 func (c comparison) both(path string, flight int) error {
 	var empty, long []figure
+	var rates, cpus []float64 // the long file's by the new one's, in each round
 	for range c.rounds {
 		fig, err := c.one(subjects[0], flight)
 		if err != nil {
@@ -58,11 +59,18 @@ func (c comparison) both(path string, flight int) error {
 			return err
 		}
 		long = append(long, fig)
+		last := empty[len(empty)-1]
+		rates, cpus = append(rates, fig.rate/last.rate), append(cpus, fig.cpu/last.cpu)
 	}
 	e, l := medians(empty), medians(long)
 	fmt.Printf("%-12s %10s %10s %10s %10s\n", "", "steps/s", "CPU", "commits", "written")
 	fmt.Printf("%-12s %10.0f %10.1f %10.3f %10.0f\n", "new file", e.rate, e.cpu, e.commits, e.written)
 	fmt.Printf("%-12s %10.0f %10.1f %10.3f %10.0f\n", "long file", l.rate, l.cpu, l.commits, l.written)
-	fmt.Printf("the long file has %.2f of the rate of the new one; CPU per step %.2fx\n", l.rate/e.rate, l.cpu/e.cpu)
+	for _, r := range []struct {
+		name string
+		of   []float64
+	}{{"rate", rates}, {"CPU", cpus}} {
+		fmt.Printf("the long file's %s is %.2f of the new one's (rounds from %.2f to %.2f)\n", r.name, quantile(r.of, 0.5), quantile(r.of, 0), quantile(r.of, 1))
+	}
 	return nil
 }

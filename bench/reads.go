@@ -12,7 +12,7 @@ import (
 )
 
 // pace is the time between two calls of the same kind, if they are usual.
-const pace = 20 * time.Millisecond
+const pace = 50 * time.Millisecond
 
 // A call is one kind of question that is asked at a modest pace.
 type call struct {

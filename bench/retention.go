@@ -85,8 +85,8 @@ func (p probe) measure(flight int) error {
 		}
 	}
 	calls := []*call{
-		{"a write that changes nothing", pace / 4, write("UPDATE probe SET n = 0 WHERE one = 2"), nil},
-		{"a write of one row", pace / 4, write("UPDATE probe SET n = n + 1"), nil},
+		{"a write that changes nothing", pace / 10, write("UPDATE probe SET n = 0 WHERE one = 2"), nil},
+		{"a write of one row", pace / 10, write("UPDATE probe SET n = n + 1"), nil},
 	}
 	before, err := p.left()
 	if err != nil {

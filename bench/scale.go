@@ -85,7 +85,7 @@ func (c crowd) multiply(path string) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	db.SetMaxOpenConns(1)
 	tx, err := db.Begin()
 	if err != nil {
@@ -151,21 +151,17 @@ func (m *multiplier) rows(table string, with map[string]string, run int64, args 
 	if _, err := m.tx.Exec("CREATE TEMP TABLE model AS SELECT * FROM "+table+" WHERE run = ? ORDER BY 1", run); err != nil {
 		return err
 	}
-	rows, err := m.tx.Query("SELECT * FROM model LIMIT 0")
-	if err != nil {
+	var columns string
+	if err := m.tx.QueryRow("SELECT group_concat(name) FROM pragma_table_info(?)", table).Scan(&columns); err != nil {
 		return err
 	}
-	columns, err := rows.Columns()
-	if err := errors.Join(err, rows.Close()); err != nil {
-		return err
-	}
-	values := make([]string, len(columns))
-	for i, c := range columns {
+	values := strings.Split(columns, ",")
+	for i, c := range values {
 		if values[i] = "m." + c; with[c] != "" {
 			values[i] = with[c]
 		}
 	}
-	_, err = m.tx.Exec("INSERT INTO main."+table+" ("+strings.Join(columns, ", ")+`)
+	_, err := m.tx.Exec("INSERT INTO main."+table+" ("+columns+`)
 WITH RECURSIVE n (i) AS (SELECT 0 WHERE ?4 > 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?4)
 SELECT `+strings.Join(values, ", ")+" FROM n CROSS JOIN model m WHERE ?1 + ?2 + ?3 > 0", args...)
 	if err == nil {
@@ -277,7 +273,7 @@ func wakeAll(path string, n int, due time.Time) error {
 	if err != nil {
 		return err
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	_, err = db.Exec("UPDATE _segno_run SET wake = ?1, due = ?1 WHERE run IN (SELECT run FROM _segno_run WHERE status = 'parked' ORDER BY run DESC LIMIT ?2)", due.UnixMicro(), n)
 	return err
 }

@@ -267,7 +267,8 @@ func (s *Reader) Flows(ctx context.Context) ([]Flow, error) {
 	if err != nil {
 		return nil, err
 	}
-	return scanFlows(rows.Rows, nil)
+	flows, err := scanFlows(rows.Rows, nil)
+	return flows, errors.Join(err, rows.Err())
 }
 
 func scanFlows(rows *sql.Rows, err error) (flows []Flow, _ error) {
