@@ -11,6 +11,7 @@ import (
 
 	"github.com/segnodev/segno"
 	"github.com/segnodev/segno/segnotest"
+	"github.com/segnodev/segno/store"
 )
 
 const aDay = 24 * time.Hour
@@ -266,7 +267,7 @@ func TestLongRunsAreDeletedInParts(t *testing.T) {
 				b.stop()
 				b.exec("CREATE TRIGGER stubborn BEFORE DELETE ON _segno_run BEGIN SELECT RAISE(ABORT, 'it stays'); END")
 				r = b.later(100*aDay, f)
-				if n := len(r.entries(id)); n == 0 || n >= 250 {
+				if n := len(r.entries(id)); n == 0 || n >= store.PruneRows {
 					t.Errorf("entries left: got = %d, want fewer than fit in a request, and some", n)
 				}
 				b.stop()
@@ -277,6 +278,27 @@ func TestLongRunsAreDeletedInParts(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Runs with much data go a few at a time: one that cannot be deleted keeps only
+// its neighbours in the file.
+func TestLargeRunsAreDeletedFewAtATime(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		b := newBed(t).with(segno.Options{Retention: segno.Retention{Runs: 1}})
+		f := flowOf("f", segno.Workflow[leg, string]{Initial: legA, Steps: segno.Steps[leg, string]{
+			legA: {Do: func(context.Context, *string) (leg, error) { return done, nil }}, done: {Final: true},
+		}})
+		r := b.start(f)
+		for range 10 {
+			r.completed(r.triggerWith("f", segno.Trigger{Input: strings.Repeat("x", 1<<20-2)}))
+		}
+		b.stop()
+		b.exec("CREATE TRIGGER stubborn BEFORE DELETE ON _segno_run WHEN old.run = 9 BEGIN SELECT RAISE(ABORT, 'it stays'); END")
+		r = b.later(100*aDay, f)
+		if left := len(r.runs("f")); left < 2 || left > 6 {
+			t.Errorf("runs left: got = %d, want the one that stays, the newest and few others", left)
+		}
+	})
 }
 
 // The file becomes smaller behind what was deleted, but for some free pages.

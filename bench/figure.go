@@ -51,28 +51,34 @@ func (c comparison) one(s subject, flight int) (fig figure, err error) {
 		return fig, err
 	}
 	path := filepath.Join(tmp, "bench.db")
-	e, err := s.open(path, setup{flight: flight})
+	workflows, err := c.on(path, &fig, s, flight)
 	if err != nil {
 		return fig, err
+	}
+	size, err := usedSize(path)
+	fig.kept = float64(size-empty) / float64(3*workflows)
+	return fig, err
+}
+
+// on measures a subject on a file, and returns how many workflows there were.
+func (c comparison) on(path string, fig *figure, s subject, flight int) (int64, error) {
+	e, err := s.open(path, setup{flight: flight})
+	if err != nil {
+		return 0, err
 	}
 	// It stays open until the engine is closed: to close it ends every lock that
 	// the process has on the file.
 	index, err := os.Open(path + "-shm")
 	if err != nil {
-		return fig, err
+		return 0, err
 	}
 	defer func() { _ = index.Close() }()
-	warm := during(e, flight, c.warmup)
-	n, err := c.counted(&fig, e, s.name, flight, index)
+	before := during(e, flight, c.warmup)
+	n, err := c.counted(fig, e, s.name, flight, index)
 	if err != nil {
-		return fig, err
+		return 0, err
 	}
-	if err = e.close(); err != nil {
-		return fig, err
-	}
-	size, err := usedSize(path)
-	fig.kept = float64(size-empty) / float64(3*(warm+n))
-	return fig, err
+	return before + n, e.close()
 }
 
 // counted runs the workflows that count, and returns how many they were.

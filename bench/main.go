@@ -8,6 +8,9 @@
 //	go run . idle [-flows 100000] [-dir DIR]
 //	go run . restart [-finished 1000000] [-parked 10000] [-interrupted 1000] [-dir DIR]
 //	go run . parked [-runs 1000000] [-at-once 100000] [-dir DIR]
+//	go run . long [-rows 10000000] [-rounds 3] [-for 2s] [-flight 128] [-dir DIR]
+//	go run . reads [-runs 100000] [-flows 100] [-for 10s] [-flight 128] [-dir DIR]
+//	go run . retention [-runs 200000] [-for 10s] [-flight 128] [-dir DIR]
 package main
 
 import (
@@ -24,11 +27,12 @@ import (
 func main() {
 	commands := map[string]func(args []string) error{
 		"compare": compare, "kill": kill, "kill-child": killChild, "due": due, "idle": idle, "restart": restart, "parked": parked,
+		"long": long, "reads": reads, "retention": retention,
 	}
 	args := append(os.Args[1:], "compare")
 	command := commands[args[0]]
 	if command == nil {
-		fmt.Fprintf(os.Stderr, "bench: no command %q; there are compare, kill, due, idle, restart and parked\n", args[0])
+		fmt.Fprintf(os.Stderr, "bench: no command %q; there are compare, kill, due, idle, restart, parked, long, reads and retention\n", args[0])
 		os.Exit(2)
 	}
 	if err := command(os.Args[min(2, len(os.Args)):]); err != nil {

@@ -20,7 +20,8 @@ import (
 // multiplied by SQL, since a million of them take their time.
 type crowd struct {
 	finished, parked, held int
-	wake                   func(i int) time.Time // when the ith parked run wakes
+	wake                   time.Time     // when the parked runs wake; zero: late
+	age                    time.Duration // how long ago all of them began
 }
 
 // sleeper is the workflow of all of them.
@@ -84,17 +85,21 @@ func (c crowd) multiply(path string) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	db.SetMaxOpenConns(1)
 	tx, err := db.Begin()
 	if err != nil {
 		return 0, err
 	}
-	m := &multiplier{tx: tx}
+	m := &multiplier{tx: tx, run: 4, entry: 100, wake: c.wake}
 	for run, n := range []int{c.finished, c.parked, c.held} {
-		if err := m.copies(int64(run+1), n, c.wake); err != nil {
+		if err := m.copies(int64(run+1), int64(n)); err != nil {
 			return 0, err
 		}
+	}
+	const older = "UPDATE _segno_run SET created = created - ?1, started = started - ?1, ended = ended - ?1 WHERE ?1 > 0"
+	if _, err = tx.Exec(older, c.age.Microseconds()); err != nil {
+		return 0, err
 	}
 	_, err = tx.Exec("UPDATE _segno_flow SET runs = ?, active = ?", 3+c.finished+c.parked+c.held, 2+c.parked+c.held)
 	if err != nil {
@@ -110,109 +115,58 @@ func (c crowd) multiply(path string) (int64, error) {
 	return st.Size(), nil
 }
 
-// multiplier copies runs with their entries, under new numbers.
+// multiplier copies runs with their entries and memos, under new numbers.
 type multiplier struct {
 	tx         *sql.Tx
-	run, entry int64 // the last numbers given
+	run, entry int64 // the next numbers
+	wake       time.Time
 }
 
 // copies makes n copies of a run.
-func (m *multiplier) copies(run int64, n int, wake func(int) time.Time) error {
-	heads, err := m.read("SELECT * FROM _segno_run WHERE run = ?", run)
-	if err != nil {
+func (m *multiplier) copies(run, n int64) error {
+	var entries int64
+	if err := m.tx.QueryRow("SELECT count(*) FROM _segno_journal WHERE run = ?", run).Scan(&entries); err != nil {
 		return err
 	}
-	entries, err := m.read("SELECT * FROM _segno_journal WHERE run = ? ORDER BY id", run)
-	if err != nil {
-		return err
+	head := map[string]string{"run": "?1 + i", "nonce": "'copy' || (?1 + i)", "first": "?2 + i * ?3", "last": "?2 + (i + 1) * ?3 - 1"}
+	if !m.wake.IsZero() {
+		head["wake"] = fmt.Sprintf("iif(m.status = 'parked', %d, m.wake)", m.wake.UnixMicro())
+		head["due"] = fmt.Sprintf("iif(m.status = 'parked', %d, m.due)", m.wake.UnixMicro())
 	}
-	memos, err := m.read("SELECT * FROM _segno_memo WHERE run = ?", run)
-	if err != nil {
-		return err
-	}
-	m.run, m.entry = max(m.run, 3), max(m.entry, 100)
-	for i := range n {
-		m.run++
-		first := m.entry + 1
-		for k, e := range entries {
-			m.entry++
-			e = e.with("id", m.entry).with("run", m.run)
-			if k > 0 {
-				e = e.with("prev", m.entry-1)
-			}
-			if err := m.insert("_segno_journal", e); err != nil {
-				return err
-			}
-		}
-		head := heads[0].with("run", m.run).with("nonce", fmt.Sprint("copy", m.run)).with("first", first).with("last", m.entry)
-		if head.get("status") == "parked" && wake != nil {
-			head = head.with("wake", wake(i).UnixMicro()).with("due", wake(i).UnixMicro())
-		}
-		if err := m.insert("_segno_run", head); err != nil {
+	entry := map[string]string{"run": "?1 + i", "id": "?2 + i * ?3 + m.rowid - 1", "prev": "iif(m.rowid > 1, ?2 + i * ?3 + m.rowid - 2, NULL)"}
+	for _, t := range []struct {
+		name string
+		with map[string]string // what is different in the ith copy, by column
+	}{{"_segno_run", head}, {"_segno_journal", entry}, {"_segno_memo", map[string]string{"run": "?1 + i"}}} {
+		if err := m.rows(t.name, t.with, run, []any{m.run, m.entry, entries, n}); err != nil {
 			return err
 		}
-		for _, memo := range memos {
-			if err := m.insert("_segno_memo", memo.with("run", m.run)); err != nil {
-				return err
-			}
-		}
 	}
+	m.run, m.entry = m.run+n, m.entry+n*entries
 	return nil
 }
 
-// row is a row of some table, by column.
-type row struct {
-	columns []string
-	values  []any
-}
-
-// with returns the row with another value.
-func (r row) with(column string, v any) row {
-	out := row{r.columns, append([]any(nil), r.values...)}
-	for i, c := range r.columns {
-		if c == column {
-			out.values[i] = v
+// rows copies the rows of a run in one table.
+func (m *multiplier) rows(table string, with map[string]string, run int64, args []any) error {
+	if _, err := m.tx.Exec("CREATE TEMP TABLE model AS SELECT * FROM "+table+" WHERE run = ? ORDER BY 1", run); err != nil {
+		return err
+	}
+	var columns string
+	if err := m.tx.QueryRow("SELECT group_concat(name) FROM pragma_table_info(?)", table).Scan(&columns); err != nil {
+		return err
+	}
+	values := strings.Split(columns, ",")
+	for i, c := range values {
+		if values[i] = "m." + c; with[c] != "" {
+			values[i] = with[c]
 		}
 	}
-	return out
-}
-
-func (r row) get(column string) any {
-	for i, c := range r.columns {
-		if c == column {
-			return r.values[i]
-		}
+	_, err := m.tx.Exec("INSERT INTO main."+table+" ("+columns+`)
+WITH RECURSIVE n (i) AS (SELECT 0 WHERE ?4 > 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < ?4)
+SELECT `+strings.Join(values, ", ")+" FROM n CROSS JOIN model m WHERE ?1 + ?2 + ?3 > 0", args...)
+	if err == nil {
+		_, err = m.tx.Exec("DROP TABLE model")
 	}
-	return nil
-}
-
-func (m *multiplier) read(query string, run int64) (out []row, err error) {
-	rows, err := m.tx.Query(query, run)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	columns, err := rows.Columns()
-	if err != nil {
-		return nil, err
-	}
-	for rows.Next() {
-		r := row{columns, make([]any, len(columns))}
-		dest := make([]any, len(columns))
-		for i := range dest {
-			dest[i] = &r.values[i]
-		}
-		if err := rows.Scan(dest...); err != nil {
-			return nil, err
-		}
-		out = append(out, r)
-	}
-	return out, rows.Err()
-}
-
-func (m *multiplier) insert(table string, r row) error {
-	marks := strings.TrimSuffix(strings.Repeat("?,", len(r.columns)), ",")
-	_, err := m.tx.Exec("INSERT INTO "+table+" ("+strings.Join(r.columns, ",")+") VALUES ("+marks+")", r.values...)
 	return err
 }
 
@@ -262,19 +216,23 @@ func restart(args []string) error {
 	return r.Stop(context.Background())
 }
 
-// start starts a scheduler on the file, warm: its pages have just been read, and
-// written to the disk.
+// warm reads the pages of a file, and writes them to the disk.
+func warm(path string) error {
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, f)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// start starts a scheduler on the file, warm.
 func (c crowd) start(path string, did func(), began *time.Time) (*segno.RunningScheduler, error) {
 	s := segno.New(path, segno.Options{})
 	if err := s.Add(segno.Flow{ID: "crowd", Workflow: sleeper(nil, did), Overlap: segno.Allow(0)}); err != nil {
 		return nil, err
 	}
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return nil, err
-	}
-	_, err = io.Copy(io.Discard, f)
-	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+	if err := warm(path); err != nil {
 		return nil, err
 	}
 	*began = time.Now()
@@ -296,7 +254,7 @@ func parked(args []string) error {
 	}
 	defer done()
 	due := time.Now().Add(10_000 * time.Hour)
-	c := crowd{parked: *runs, wake: func(int) time.Time { return due }}
+	c := crowd{parked: *runs, wake: due}
 	size, err := c.make(path)
 	if err != nil {
 		return err
@@ -315,7 +273,7 @@ func wakeAll(path string, n int, due time.Time) error {
 	if err != nil {
 		return err
 	}
-	defer db.Close()
+	defer func() { _ = db.Close() }()
 	_, err = db.Exec("UPDATE _segno_run SET wake = ?1, due = ?1 WHERE run IN (SELECT run FROM _segno_run WHERE status = 'parked' ORDER BY run DESC LIMIT ?2)", due.UnixMicro(), n)
 	return err
 }

@@ -37,6 +37,12 @@ func openSegno(path string, s setup) (*engine, error) {
 	if err != nil {
 		return nil, err
 	}
+	return drive(r, w)
+}
+
+// drive returns the flow "three" of a running scheduler as an engine.
+func drive(r *segno.RunningScheduler, w segno.Workflow[state, order]) (*engine, error) {
+	background := context.Background()
 	bound, err := segno.Bind(r, "three", w)
 	if err != nil {
 		return nil, err

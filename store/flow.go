@@ -176,6 +176,10 @@ func (d dur) Scan(v any) error {
 }
 
 func (s str) Scan(v any) error {
+	if t, ok := v.(string); ok {
+		*s.s = t
+		return nil
+	}
 	var n sql.NullString
 	err := n.Scan(v)
 	*s.s = n.String

@@ -7,8 +7,8 @@ import (
 )
 
 // PruneRows is how many rows a request for pruning touches, at most: others wait
-// for it.
-const PruneRows = 250
+// for it, and for the pages it writes.
+const PruneRows = 100
 
 // Keep says which runs that have ended are kept.
 type Keep struct {
@@ -73,6 +73,18 @@ func (s *Reader) Surplus(ctx context.Context, flow, after int64, k Keep, limit i
 type Doomed struct {
 	Run, Seq int64
 	Entries  []Link
+}
+
+// bulk is the data that takes about as long to delete as a row does.
+const bulk = 64 << 10
+
+// Rows returns how many rows of usual size the run and its entries are.
+func (d Doomed) Rows() int {
+	n := 1 + len(d.Entries)
+	for _, e := range d.Entries {
+		n += int(e.Size / bulk)
+	}
+	return n
 }
 
 // selectStanding tells which of some runs are still as they were read. The one

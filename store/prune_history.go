@@ -11,7 +11,8 @@ import (
 // A Link is an entry of a run's chain.
 type Link struct {
 	ID, Visit int64
-	Undo      bool // it closes a visit to be undone
+	Undo      bool  // it closes a visit to be undone
+	Size      int64 // bytes of data
 }
 
 const selectLinks = `WITH RECURSIVE chain (entry) AS (
@@ -19,7 +20,7 @@ const selectLinks = `WITH RECURSIVE chain (entry) AS (
 	UNION ALL
 	SELECT j.prev FROM chain CROSS JOIN _segno_journal j ON j.id = chain.entry WHERE j.prev > ?2
 )
-SELECT j.id, j.visit, j.undo IS NOT NULL FROM chain CROSS JOIN _segno_journal j ON j.id = chain.entry`
+SELECT j.id, j.visit, j.undo IS NOT NULL, coalesce(octet_length(j.data), 0) FROM chain CROSS JOIN _segno_journal j ON j.id = chain.entry`
 
 // Links returns a run's chain from its last entry back to the one behind the
 // given one, oldest first.
@@ -31,7 +32,7 @@ func (s *Reader) Links(ctx context.Context, last, above int64) (links []Link, er
 	defer rows.Close()
 	for rows.Next() {
 		var l Link
-		if err := rows.Scan(&l.ID, &l.Visit, &l.Undo); err != nil {
+		if err := rows.Scan(&l.ID, &l.Visit, &l.Undo, &l.Size); err != nil {
 			return nil, err
 		}
 		links = append(links, l)

@@ -200,8 +200,8 @@ func TestThin(t *testing.T) {
 		t.Fatalf("links: got = %d (%v), want 701", len(links), err)
 	}
 	cuts, kept := Thin(links, 0, int64(h.Visit)-100)
-	if len(cuts) != 3 {
-		t.Fatalf("cuts of at most %d rows: got = %d, want 3", PruneRows, len(cuts))
+	if len(cuts) != 7 {
+		t.Fatalf("cuts of at most %d rows: got = %d, want 7", PruneRows, len(cuts))
 	}
 	left := len(links)
 	for _, c := range cuts {

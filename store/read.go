@@ -53,15 +53,13 @@ func notFound(err error) error {
 	return err
 }
 
-const selectHead = "SELECT r.flow, " + runColumns + ", f.id FROM _segno_run r JOIN _segno_flow f ON f.flow = r.flow "
-
-// withFlow scans a head together with the id of its flow.
-type withFlow struct {
-	row interface{ Scan(...any) error }
-	id  *string
-}
-
-func (w withFlow) Scan(dest ...any) error { return w.row.Scan(append(dest, w.id)...) }
+const (
+	selectHead = "SELECT r.flow, " + runColumns + ", f.id FROM _segno_run r JOIN _segno_flow f ON f.flow = r.flow "
+	// selectOpen is selectHead for open runs, found by their status.
+	selectOpen = "SELECT r.flow, " + runColumns + ", f.id FROM _segno_run r INDEXED BY _segno_run_open CROSS JOIN _segno_flow f ON f.flow = r.flow "
+	// selectPicked is selectHead for runs of which a subquery has the numbers.
+	selectPicked = "SELECT r.flow, " + runColumns + ", f.id FROM _segno_run r CROSS JOIN _segno_flow f ON f.flow = r.flow "
+)
 
 // heads reads heads with a prepared query.
 func (s *Reader) heads(ctx context.Context, query string, args ...any) ([]engine.Head, error) {
@@ -73,10 +71,11 @@ func scanHeads(rows *sqlx.Rows, err error) (heads []engine.Head, _ error) {
 		return nil, err
 	}
 	defer rows.Close()
+	var h engine.Head
+	into := append(headInto(new(int64), &h), &h.Flow)
 	for rows.Next() {
-		var h engine.Head
-		var num int64
-		if err := scanHead(withFlow{rows, &h.Flow}, &num, &h); err != nil {
+		h = engine.Head{}
+		if err := rows.Scan(into...); err != nil {
 			return nil, err
 		}
 		heads = append(heads, h)
@@ -96,8 +95,7 @@ func (s *Reader) Run(ctx context.Context, run int64) (h engine.Head, err error) 
 // Blocker returns the oldest open run of a flow, called and stuck ones aside if
 // there is another: first of those that have begun.
 func (s *Reader) Blocker(ctx context.Context, flow string) (h engine.Head, found bool, err error) {
-	query := strings.Replace(selectHead, "FROM _segno_run r JOIN _segno_flow f", "FROM _segno_run r INDEXED BY _segno_run_open CROSS JOIN _segno_flow f", 1) +
-		`WHERE r.ended IS NULL AND r.flow = (SELECT flow FROM _segno_flow WHERE id = ?) AND r.parent IS NULL
+	const query = selectOpen + `WHERE r.ended IS NULL AND r.flow = (SELECT flow FROM _segno_flow WHERE id = ?) AND r.parent IS NULL
 ORDER BY r.status = 'stuck', r.status = 'pending', r.run LIMIT 1`
 	heads, err := s.heads(ctx, query, flow)
 	if err != nil || len(heads) == 0 {
@@ -139,18 +137,49 @@ func (s *Reader) Runs(ctx context.Context, f Filter) ([]engine.Head, error) {
 	if f.Before > 0 {
 		where, args = append(where, "r.run < ?"), append(args, f.Before)
 	}
-	query := selectHead
-	if len(where) > 0 {
-		query += "WHERE " + strings.Join(where, " AND ")
+	args = append(args, f.Limit)
+	few, err := s.fewOpen(ctx, f.Statuses)
+	switch {
+	case err != nil:
+		return nil, err
+	case few:
+		return s.heads(ctx, selectPicked+"WHERE r.run IN (SELECT r.run FROM _segno_run r INDEXED BY _segno_run_open WHERE r.ended IS NULL AND "+
+			strings.Join(where, " AND ")+newest+") ORDER BY r.run DESC", args...)
+	case len(where) > 0:
+		return s.heads(ctx, selectHead+"WHERE "+strings.Join(where, " AND ")+newest, args...)
 	}
-	return s.heads(ctx, query+" ORDER BY r.run DESC LIMIT ?", append(args, f.Limit)...)
+	return s.heads(ctx, selectHead+newest, args...)
+}
+
+const newest = " ORDER BY r.run DESC LIMIT ?"
+
+// fewRuns is how many runs are looked at to find the newest; of more it is quicker
+// to meet them on a walk over all runs.
+const fewRuns = 1000
+
+// fewOpen reports whether the statuses are of open runs, and few runs have them.
+func (s *Reader) fewOpen(ctx context.Context, statuses []string) (few bool, err error) {
+	args := make([]any, len(statuses))
+	for i, status := range statuses {
+		if engine.Status(status).Ended() {
+			return false, nil
+		}
+		args[i] = status
+	}
+	if len(statuses) == 0 {
+		return false, nil
+	}
+	var n int
+	err = s.queryRow(ctx, "SELECT count(*) FROM (SELECT 1 FROM _segno_run INDEXED BY _segno_run_open WHERE ended IS NULL AND status IN ("+
+		marks(len(statuses))+") LIMIT ?)", append(args, fewRuns+1)...).Scan(&n)
+	return n <= fewRuns, err
 }
 
 // Due returns runs whose time has come and that nobody holds, in the order of
 // their time, at most limit of each status. Suspects are left out, and so are
 // the flows named.
 func (s *Reader) Due(ctx context.Context, now time.Time, without []string, limit int) (due []engine.Head, err error) {
-	query := selectHead + `WHERE r.ended IS NULL AND r.status = ? AND r.wake <= ? AND r.held = 0 AND (r.crashes < ? OR r.status IN ('parked', 'waiting'))`
+	query := selectOpen + `WHERE r.ended IS NULL AND r.status = ? AND r.wake <= ? AND r.held = 0 AND (r.crashes < ? OR r.status IN ('parked', 'waiting'))`
 	args := []any{"", micros(now), SuspectAfter}
 	read := s.heads
 	if len(without) > 0 {
@@ -162,7 +191,6 @@ func (s *Reader) Due(ctx context.Context, now time.Time, without []string, limit
 			args = append(args, id)
 		}
 	}
-	query = strings.Replace(query, "FROM _segno_run r JOIN _segno_flow f", "FROM _segno_run r INDEXED BY _segno_run_open CROSS JOIN _segno_flow f", 1)
 	args = append(args, limit)
 	come, err := s.come(ctx, now)
 	for _, status := range come {
@@ -210,7 +238,7 @@ ORDER BY r.crashes, r.run`, micros(now), SuspectAfter)
 // duration, would last longer than that: a second at least, lest one that begins
 // meanwhile be taken for one.
 func (s *Reader) Overlong(ctx context.Context, now time.Time, limit int) ([]engine.Head, error) {
-	query := strings.Replace(selectHead, "FROM _segno_run r JOIN", "FROM _segno_run r INDEXED BY _segno_run_open CROSS JOIN", 1) +
+	query := selectOpen +
 		"WHERE r.ended IS NULL AND r.status IN ('parked', 'waiting', 'undoing') AND r.wake > ? AND r.held = 0 AND r.delay > 0 AND r.due - r.delay > ? LIMIT ?"
 	return scanHeads(s.reader.QueryxContext(ctx, query, micros(now), micros(now.Add(time.Second)), limit))
 }
@@ -255,7 +283,12 @@ func (s *Reader) AnyOpen(ctx context.Context) (open bool, err error) {
 
 // Flows returns all flows in the order of their registration.
 func (s *Reader) Flows(ctx context.Context) ([]Flow, error) {
-	return scanFlows(s.reader.QueryContext(ctx, "SELECT flow, "+flowColumns+" FROM _segno_flow ORDER BY orphaned IS NOT NULL, position, flow"))
+	rows, err := s.query(ctx, "SELECT flow, "+flowColumns+" FROM _segno_flow ORDER BY orphaned IS NOT NULL, position, flow")
+	if err != nil {
+		return nil, err
+	}
+	flows, err := scanFlows(rows.Rows, nil)
+	return flows, errors.Join(err, rows.Err())
 }
 
 func scanFlows(rows *sql.Rows, err error) (flows []Flow, _ error) {

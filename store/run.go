@@ -8,21 +8,25 @@ import (
 	"github.com/segnodev/segno/engine"
 )
 
-// runColumns are the columns of a head, in the order of scanHead.
+// runColumns are the columns of a head, in the order of headInto.
 const runColumns = `run, seq, status, version, nonce, key, state, visit, attempt, polls, crashes, uncertain,
 	entered, visit_due, due, delay, data, held, suspect, cancel, wake, deadline, cause, error, stuck_reason,
 	first, last, undo_at, undo_errors, redo, slot, missed, first_missed, created, started, ended, note,
 	awaits, child, parent, parent_visit, depth, try, backfill`
 
-// scanHead reads the flow's number and the columns of runColumns.
-func scanHead(row interface{ Scan(...any) error }, flow *int64, h *engine.Head) error {
-	return row.Scan(flow,
+// headInto returns where the flow's number and the columns of runColumns are
+// scanned to. It serves many rows, if the head is empty before each: a NULL leaves a
+// field as it is.
+func headInto(flow *int64, h *engine.Head) []any {
+	return []any{
+		flow,
 		&h.Run, &h.Seq, &h.Status, &h.Version, &h.Nonce, str{&h.Key}, &h.State, &h.Visit, &h.Attempt, &h.Polls,
 		&h.Crashes, &h.Uncertain, at{&h.Entered}, at{&h.VisitDue}, at{&h.Due}, dur{&h.Delay}, blob{&h.Data},
 		&h.Held, &h.Suspect, &h.Cancel, at{&h.Wake}, at{&h.Deadline}, str{(*string)(&h.Cause)}, str{&h.Error},
 		str{&h.StuckReason}, &h.First, &h.Last, &h.UndoAt, &h.UndoErrors, &h.Redo, at{&h.Slot}, &h.Missed,
 		at{&h.FirstMissed}, at{&h.Created}, at{&h.Started}, at{&h.Ended}, str{&h.Note},
-		str{&h.Awaits}, num{&h.Child}, num{&h.Parent}, count{&h.ParentVisit}, &h.Depth, &h.Try, num{&h.Backfill})
+		str{&h.Awaits}, num{&h.Child}, num{&h.Parent}, count{&h.ParentVisit}, &h.Depth, &h.Try, num{&h.Backfill},
+	}
 }
 
 // The ways to write a head. A new one has values in few columns. A transition
@@ -244,10 +248,12 @@ func (tx *Tx) Heads(where string, args ...any) (heads []engine.Head, err error) 
 		return nil, tx.note(err)
 	}
 	defer rows.Close()
+	var h engine.Head
+	var flow int64
+	into := headInto(&flow, &h)
 	for rows.Next() {
-		var h engine.Head
-		var flow int64
-		if err := scanHead(rows, &flow, &h); err != nil {
+		h = engine.Head{}
+		if err := rows.Scan(into...); err != nil {
 			return nil, err
 		}
 		if f := tx.w.flows[flow]; f != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -256,7 +257,7 @@ type asked struct {
 func (p *spy) Driver() driver.Driver { return &sqlite.Driver{} }
 
 func (p *spy) Connect(context.Context) (driver.Conn, error) {
-	c, err := p.Driver().Open(readerDSN(p.path))
+	c, err := p.Driver().Open(readerDSN(p.path, ownCache))
 	return spyConn{c, p}, err
 }
 
@@ -336,5 +337,51 @@ func TestPlansOfTheDispatcher(t *testing.T) {
 		for _, a := range sp.queries {
 			tt.pin.check(t, tt.name+": "+a.query, plan(t, s.DB(), a.query, a.args...))
 		}
+	}
+}
+
+// Runs of open statuses are listed alike, whether few have them or many.
+func TestRunsOfOpenStatuses(t *testing.T) {
+	s, err := tryOpen(filepath.Join(t.TempDir(), "a.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = s.Close(); _ = s.Release() }()
+	crowd(t, s, 5*fewRuns, 1, 10)
+	const open = "UPDATE _segno_run SET ended = NULL, status = 'parked', "
+	must(t, s, "INSERT INTO _segno_flow (id, position, schedule, registered) VALUES ('g', 1, '', 1)", open+"flow = 2 WHERE run % 1000 = 7")
+	list := func(f Filter) string {
+		heads, err := s.Runs(ctx, f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids := []int64{}
+		for _, h := range heads {
+			ids = append(ids, h.Run)
+		}
+		return fmt.Sprint(ids)
+	}
+	parked := []string{"parked", "waiting"}
+	if got, want := list(Filter{Statuses: parked, Limit: 3}), "[4007 3007 2007]"; got != want {
+		t.Errorf("of all flows: got = %s, want %s", got, want)
+	}
+	if got, want := list(Filter{Statuses: []string{"parked", "completed"}, Limit: 3}), "[5000 4999 4998]"; got != want {
+		t.Errorf("with runs that are over: got = %s, want %s", got, want)
+	}
+	for _, n := range []string{"few", "many"} {
+		for _, c := range []struct {
+			f    Filter
+			want string
+		}{
+			{Filter{Flow: "g", Statuses: parked, Limit: 3}, "[4007 3007 2007]"},
+			{Filter{Flow: "g", Statuses: parked, Before: 2007, Limit: 3}, "[1007 7]"},
+			{Filter{Flow: "g", Statuses: parked, Before: 4007, Limit: 1}, "[3007]"},
+			{Filter{Flow: "g", Statuses: []string{"stuck"}, Limit: 3}, "[]"},
+		} {
+			if got := list(c.f); got != c.want {
+				t.Errorf("%s, %+v: got = %s, want %s", n, c.f, got, c.want)
+			}
+		}
+		must(t, s, open+"flow = 1 WHERE flow = 1")
 	}
 }
