@@ -138,12 +138,12 @@ func (s *Reader) Runs(ctx context.Context, f Filter) ([]engine.Head, error) {
 		where, args = append(where, "r.run < ?"), append(args, f.Before)
 	}
 	args = append(args, f.Limit)
-	few, err := s.fewOpen(ctx, f.Statuses)
+	index, err := s.indexOf(ctx, f.Statuses)
 	switch {
 	case err != nil:
 		return nil, err
-	case few:
-		return s.heads(ctx, selectPicked+"WHERE r.run IN (SELECT r.run FROM _segno_run r INDEXED BY _segno_run_open WHERE r.ended IS NULL AND "+
+	case index != "":
+		return s.heads(ctx, selectPicked+"WHERE r.run IN (SELECT r.run FROM _segno_run r "+index+" AND "+
 			strings.Join(where, " AND ")+newest+") ORDER BY r.run DESC", args...)
 	case len(where) > 0:
 		return s.heads(ctx, selectHead+"WHERE "+strings.Join(where, " AND ")+newest, args...)
@@ -151,28 +151,56 @@ func (s *Reader) Runs(ctx context.Context, f Filter) ([]engine.Head, error) {
 	return s.heads(ctx, selectHead+newest, args...)
 }
 
-const newest = " ORDER BY r.run DESC LIMIT ?"
+const (
+	newest = " ORDER BY r.run DESC LIMIT ?"
+	inOpen = "INDEXED BY _segno_run_open WHERE r.ended IS NULL"
+	inBad  = "INDEXED BY _segno_run_bad WHERE r.status IN ('failed', 'undo_failed', 'cancelled')"
+)
 
 // fewRuns is how many runs are looked at to find the newest; of more it is quicker
 // to meet them on a walk over all runs.
 const fewRuns = 1000
 
-// fewOpen reports whether the statuses are of open runs, and few runs have them.
-func (s *Reader) fewOpen(ctx context.Context, statuses []string) (few bool, err error) {
-	args := make([]any, len(statuses))
+// indexOf returns the index by which the newest runs of some statuses are found
+// sooner than on a walk over all runs, as a query names it; "" if there is none.
+func (s *Reader) indexOf(ctx context.Context, statuses []string) (string, error) {
+	index := indexed(statuses)
+	if index == "" {
+		return "", nil
+	}
+	args := make([]any, len(statuses), len(statuses)+1)
 	for i, status := range statuses {
-		if engine.Status(status).Ended() {
-			return false, nil
-		}
 		args[i] = status
 	}
-	if len(statuses) == 0 {
-		return false, nil
-	}
 	var n int
-	err = s.queryRow(ctx, "SELECT count(*) FROM (SELECT 1 FROM _segno_run INDEXED BY _segno_run_open WHERE ended IS NULL AND status IN ("+
+	err := s.queryRow(ctx, "SELECT count(*) FROM (SELECT 1 FROM _segno_run r "+index+" AND r.status IN ("+
 		marks(len(statuses))+") LIMIT ?)", append(args, fewRuns+1)...).Scan(&n)
-	return n <= fewRuns, err
+	if n > fewRuns {
+		index = ""
+	}
+	return index, err
+}
+
+// indexed returns the index that has all runs of some statuses.
+func indexed(statuses []string) string {
+	open, bad := 0, 0
+	for _, status := range statuses {
+		switch status := engine.Status(status); {
+		case !status.Ended():
+			open++
+		case status != engine.Completed:
+			bad++
+		}
+	}
+	switch len(statuses) {
+	case 0:
+		return ""
+	case open:
+		return inOpen
+	case bad:
+		return inBad
+	}
+	return ""
 }
 
 // Due returns runs whose time has come and that nobody holds, in the order of

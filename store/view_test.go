@@ -206,8 +206,8 @@ func (p pin) check(t *testing.T, what string, steps []string) {
 	}
 }
 
-// The two views of the journal are made for one question each.
-func TestPlansOfTheJournalsViews(t *testing.T) {
+// The views are made for the questions that are asked most.
+func TestPlansOfTheViews(t *testing.T) {
 	pins := map[string]pin{
 		"SELECT * FROM segno_history WHERE run = 2": {
 			regexp.MustCompile(`SEARCH r USING INTEGER PRIMARY KEY(.|\n)*SEARCH _segno_journal USING INTEGER PRIMARY KEY(.|\n)*SEARCH j USING INTEGER PRIMARY KEY`),
@@ -216,6 +216,10 @@ func TestPlansOfTheJournalsViews(t *testing.T) {
 		"SELECT * FROM segno_log ORDER BY id DESC LIMIT 20": {
 			regexp.MustCompile(`^SCAN j\nSEARCH r USING INTEGER PRIMARY KEY .*\nSEARCH f USING INTEGER PRIMARY KEY`),
 			regexp.MustCompile(`TEMP B-TREE|AUTOMATIC|BLOOM`),
+		},
+		"SELECT * FROM segno_errors ORDER BY run DESC LIMIT 20": {
+			regexp.MustCompile(`(?s)SEARCH r USING INTEGER PRIMARY KEY.*INDEX _segno_run_bad \(status=\?\).*INDEX _segno_run_open \(status=\?\)`),
+			regexp.MustCompile(`SCAN`),
 		},
 		"SELECT * FROM segno_runs WHERE run = 2": {
 			regexp.MustCompile(`SEARCH r USING INTEGER PRIMARY KEY`), regexp.MustCompile(`SCAN`),
@@ -322,6 +326,12 @@ func TestPlansOfTheDispatcher(t *testing.T) {
 			pin{regexp.MustCompile(`INDEX _segno_run_key \(flow=\? AND key=\?\)`), scans}},
 		{"Runs", func() error { _, err := r.Runs(ctx, Filter{Limit: 10}); return err }, 1,
 			pin{regexp.MustCompile(`^SCAN r\n`), regexp.MustCompile(`TEMP B-TREE`)}}, // newest first, by id
+		{"Runs that failed", func() error {
+			_, err := r.Runs(ctx, Filter{Statuses: []string{"failed", "undo_failed"}, Limit: 10})
+			return err
+		}, 2, pin{regexp.MustCompile(`INDEX _segno_run_bad \(status=\?\)`), regexp.MustCompile(`SCAN (r|_segno)`)}},
+		{"Runs that are open", func() error { _, err := r.Runs(ctx, Filter{Statuses: []string{"parked"}, Limit: 10}); return err }, 2,
+			pin{regexp.MustCompile(`INDEX _segno_run_open \(status=\?\)`), regexp.MustCompile(`SCAN (r|_segno)`)}},
 		{"Flow", func() error { _, err := r.Flow(ctx, "f"); return err }, 1, pin{regexp.MustCompile(`id=\?`), scans}},
 		{"Entry", func() error { _, err := r.Entry(ctx, 1); return err }, 1, pin{regexp.MustCompile(`INTEGER PRIMARY KEY`), scans}},
 		{"History", func() error { _, err := r.History(ctx, 1); return err }, 2,
@@ -340,16 +350,18 @@ func TestPlansOfTheDispatcher(t *testing.T) {
 	}
 }
 
-// Runs of open statuses are listed alike, whether few have them or many.
-func TestRunsOfOpenStatuses(t *testing.T) {
+// Runs of open statuses, and of those of a bad end, are listed alike, whether few
+// have them or many.
+func TestRunsOfFewAndOfMany(t *testing.T) {
 	s, err := tryOpen(filepath.Join(t.TempDir(), "a.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = s.Close(); _ = s.Release() }()
 	crowd(t, s, 5*fewRuns, 1, 10)
-	const open = "UPDATE _segno_run SET ended = NULL, status = 'parked', "
-	must(t, s, "INSERT INTO _segno_flow (id, position, schedule, registered) VALUES ('g', 1, '', 1)", open+"flow = 2 WHERE run % 1000 = 7")
+	const open, bad = "UPDATE _segno_run SET ended = NULL, status = 'parked', ", "UPDATE _segno_run SET status = 'failed', "
+	must(t, s, "INSERT INTO _segno_flow (id, position, schedule, registered) VALUES ('g', 1, '', 1)",
+		open+"flow = 2 WHERE run % 1000 = 7", bad+"flow = 2 WHERE run % 1000 = 5")
 	list := func(f Filter) string {
 		heads, err := s.Runs(ctx, f)
 		if err != nil {
@@ -361,7 +373,7 @@ func TestRunsOfOpenStatuses(t *testing.T) {
 		}
 		return fmt.Sprint(ids)
 	}
-	parked := []string{"parked", "waiting"}
+	parked, failed := []string{"parked", "waiting"}, []string{"failed", "cancelled"}
 	if got, want := list(Filter{Statuses: parked, Limit: 3}), "[4007 3007 2007]"; got != want {
 		t.Errorf("of all flows: got = %s, want %s", got, want)
 	}
@@ -377,11 +389,15 @@ func TestRunsOfOpenStatuses(t *testing.T) {
 			{Filter{Flow: "g", Statuses: parked, Before: 2007, Limit: 3}, "[1007 7]"},
 			{Filter{Flow: "g", Statuses: parked, Before: 4007, Limit: 1}, "[3007]"},
 			{Filter{Flow: "g", Statuses: []string{"stuck"}, Limit: 3}, "[]"},
+			{Filter{Flow: "g", Statuses: failed, Limit: 3}, "[4005 3005 2005]"},
+			{Filter{Flow: "g", Statuses: failed, Before: 4005, Limit: 1}, "[3005]"},
+			{Filter{Flow: "g", Statuses: []string{"undo_failed"}, Limit: 3}, "[]"},
+			{Filter{Flow: "g", Statuses: []string{"failed", "parked"}, Limit: 3}, "[4007 4005 3007]"},
 		} {
 			if got := list(c.f); got != c.want {
 				t.Errorf("%s, %+v: got = %s, want %s", n, c.f, got, c.want)
 			}
 		}
-		must(t, s, open+"flow = 1 WHERE flow = 1")
+		must(t, s, open+"flow = 1 WHERE flow = 1 AND run % 2 = 0", bad+"flow = 1 WHERE flow = 1 AND run % 2 = 1")
 	}
 }
