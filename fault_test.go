@@ -85,7 +85,9 @@ func faultTrigger(t *testing.T, r *segno.RunningScheduler) segno.RunID {
 
 func faultComplete(t *testing.T, r *segno.RunningScheduler, id segno.RunID) segno.RunInfo {
 	t.Helper()
-	info, err := r.WaitRun(context.Background(), id)
+	ctx, cancel := patient()
+	defer cancel()
+	info, err := r.WaitRun(ctx, id)
 	if err != nil || info.Status != segno.RunCompleted {
 		t.Errorf("run %d: got = %s (%v), want completed", id, info.Status, err)
 	}
