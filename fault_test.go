@@ -85,7 +85,9 @@ func faultTrigger(t *testing.T, r *segno.RunningScheduler) segno.RunID {
 
 func faultComplete(t *testing.T, r *segno.RunningScheduler, id segno.RunID) segno.RunInfo {
 	t.Helper()
-	info, err := r.WaitRun(context.Background(), id)
+	ctx, cancel := patient()
+	defer cancel()
+	info, err := r.WaitRun(ctx, id)
 	if err != nil || info.Status != segno.RunCompleted {
 		t.Errorf("run %d: got = %s (%v), want completed", id, info.Status, err)
 	}
@@ -768,6 +770,37 @@ func TestOnCommitThatGoesWrongFailsItsAttempt(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A claim that is rolled back for a neighbour's sake, and made again, takes one
+// place.
+func TestAClaimThatIsRepeatedTakesOnePlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		path := filepath.Join(t.TempDir(), "a.db")
+		r := faultMustStart(t, path, segno.Options{MaxConcurrent: 1}, faultWorkflow(segno.Step[faultState, faultData]{
+			Do: segno.Sleep[faultData](time.Hour, faultState("second")),
+		}))
+		if err := faultWrite(context.Background(), r, "taken"); err != nil {
+			t.Fatal(err)
+		}
+		id := faultTrigger(t, r)
+		time.Sleep(time.Hour - time.Second)
+
+		entered, leave, answers := make(chan struct{}), make(chan struct{}), make(chan error, 2)
+		write := func(fn func(segno.Tx) error) { answers <- r.Write(context.Background(), fn) }
+		go write(func(segno.Tx) error { close(entered); <-leave; return nil })
+		<-entered
+		time.Sleep(time.Minute) // the claim is queued, and behind it what ends its transaction
+		go write(func(tx segno.Tx) error { _, err := tx.Exec("INSERT OR ROLLBACK INTO t VALUES ('taken')"); return err })
+		synctest.Wait()
+		close(leave)
+		if err := <-answers; err != nil {
+			t.Errorf("the write in front: got = %v, want nil", err)
+		}
+		faultSays(t, "the write behind", <-answers, segno.ErrTx)
+		faultComplete(t, r, id)
+		faultStop(t, r, path)
+	})
 }
 
 // faultLog keeps the attributes of what is logged.

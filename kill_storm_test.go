@@ -130,9 +130,17 @@ func (r *stormRig) checkRuns() {
 	r.none("runs of stuck", "SELECT run FROM segno_runs WHERE status = 'stuck'")
 }
 
-// checkHistories checks that each history begins, goes on and ends.
+// checkHistories checks that each history begins, goes on and ends, and that
+// every entry of the log is in one.
 func (r *stormRig) checkHistories(over bool) {
 	r.t.Helper()
+	logged := map[int64]int{}
+	killQuery(r.t, r.db, "SELECT run, count(*) FROM segno_log GROUP BY run", func(scan func(...any)) {
+		var run int64
+		var n int
+		scan(&run, &n)
+		logged[run] = n
+	})
 	for run, status := range r.status {
 		if !over && run%17 != 0 { // a part of them, on the way
 			continue
@@ -151,6 +159,9 @@ func (r *stormRig) checkHistories(over bool) {
 			}
 			kinds = append(kinds, kind)
 		}, run)
+		if len(kinds) != logged[run] {
+			r.t.Errorf("run %d: got = %d entries in its history, want the %d of the log", run, len(kinds), logged[run])
+		}
 		ended := status == "completed" || status == "failed" || status == "cancelled" || status == "undo_failed"
 		last := kinds[len(kinds)-1]
 		if kinds[0] != "enter" || ended != (last == "end") || strings.Count(strings.Join(kinds, " "), "end") > 1 {

@@ -72,6 +72,12 @@ func inBubble(t *testing.T, test func(t *testing.T)) {
 	synctest.Test(t, test)
 }
 
+// patient is the context of a wait for a run: one that comes to no end fails its
+// test. In a bubble it would go on for as long as the owner looks after its files.
+func patient() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), 2*24*time.Hour)
+}
+
 // A bed is one database file and the scheduler that runs on it at present, all
 // inside one bubble. When the test ends the scheduler is stopped and the file
 // checked.
@@ -314,7 +320,9 @@ func (l *live) triggerWith(id string, t segno.Trigger) segno.RunID {
 // completed waits for a run that must complete.
 func (l *live) completed(id segno.RunID) segno.RunInfo {
 	l.t.Helper()
-	info, err := l.WaitRun(context.Background(), id)
+	ctx, cancel := patient()
+	defer cancel()
+	info, err := l.WaitRun(ctx, id)
 	if err != nil || info.Status != segno.RunCompleted {
 		l.t.Fatalf("run %d: got %s, %v, want completed", id, info.Status, err)
 	}
@@ -324,7 +332,9 @@ func (l *live) completed(id segno.RunID) segno.RunInfo {
 // ended waits for a run that must end with the given status other than completed.
 func (l *live) ended(id segno.RunID, want segno.RunStatus) *segno.RunError {
 	l.t.Helper()
-	info, err := l.WaitRun(context.Background(), id)
+	ctx, cancel := patient()
+	defer cancel()
+	info, err := l.WaitRun(ctx, id)
 	var e *segno.RunError
 	if !errors.As(err, &e) || info.Status != want {
 		l.t.Fatalf("run %d: got %s, %v, want %s and its RunError", id, info.Status, err, want)

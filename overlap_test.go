@@ -110,6 +110,18 @@ func TestPendingRunsAreServedByDueTimeThenRunID(t *testing.T) {
 	})
 }
 
+// A run that waits for the end of another one must not keep it from its end.
+func TestAParkedRunGoesOnBeforeOneThatWaitsForItsEnd(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		r := newBed(t).start(segno.Flow{ID: "f", Workflow: one(segno.Sleep[cargo](time.Hour, done)), Overlap: segno.Skip})
+		begin := time.Now()
+		second := r.triggerWith("f", segno.Trigger{At: begin.Add(time.Minute)}) // due before the first is to go on
+		r.completed(r.trigger("f", cargo{}))
+		r.completed(second)
+		expect(t, "both took", time.Since(begin), 2*time.Hour)
+	})
+}
+
 func TestANewRunDoesNotOvertakeThoseThatWait(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		var c crowd

@@ -40,6 +40,27 @@ func slotRetried(n *tally, sc segno.Schedule, gate, good time.Duration) segno.Fl
 	})}
 }
 
+// slotOfATrippedFlow fails a slot, which is to be tried again, and then a run
+// without one, by which the flow trips.
+func slotOfATrippedFlow(sc segno.Schedule) func(t *testing.T) {
+	return func(t *testing.T) {
+		b := checkedBed(t)
+		var n tally
+		f := slotRetried(&n, sc, 10*time.Minute, 9*time.Hour)
+		f.Backoff.StreakLimit = 2
+		r := b.start(f)
+		after(5 * time.Minute)
+		r.ended(r.trigger("f", cargo{}), segno.RunFailed)
+		soon := b.rows("SELECT next_run FROM segno_flows WHERE next_run < strftime('%Y-%m-%dT%H:%M:%fZ', ? / 1e6, 'unixepoch')",
+			time.Now().Add(30*time.Minute).UnixMicro())
+		if len(soon) > 0 { // it would be looked at all the time
+			t.Fatalf("next run: got = %v, want none so soon", soon)
+		}
+		after(30 * time.Minute)
+		expect(t, "tries", r.slotTries("f"), "0s#0 failed")
+	}
+}
+
 func TestScheduleS4(t *testing.T) {
 	hour, min := time.Hour, time.Minute
 	inTimes(t, map[string]func(t *testing.T){
@@ -62,6 +83,8 @@ func TestScheduleS4(t *testing.T) {
 			expect(t, "tries", r.slotTries("f"), "0s#0 failed, 0s#1 failed, 0s#2 completed, 1h0m0s#0 completed")
 			expect(t, "ledger", r.book("f"), "0s fired, 1h0m0s fired")
 		},
+		"not once the flow has tripped":              slotOfATrippedFlow(segno.Every(hour)),
+		"not once the flow with a delay has tripped": slotOfATrippedFlow(segno.FixedDelay(hour)),
 		"only so often": func(t *testing.T) {
 			b := checkedBed(t)
 			var n tally

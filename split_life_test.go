@@ -155,6 +155,23 @@ func TestMemosOfBranchesAreTheirOwn(t *testing.T) {
 	})
 }
 
+// A branch finds its memos in the life that has saved them, too.
+func TestABranchFindsTheMemoItHasSaved(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		own := func(i int) branch {
+			return func(ctx context.Context, _ cargo) (string, error) {
+				if err := segno.SaveMemo(ctx, "k", i); err != nil {
+					return "", err
+				}
+				n, found, err := segno.LoadMemo[int](ctx, "k")
+				return fmt.Sprint(n, found), err
+			}
+		}
+		r := newBed(t).start(flowOf("f", one(fork(segno.Join{}, own(1), own(2)))))
+		expect(t, "joined", text(t, r.completed(r.trigger("f", cargo{}))), "[1 true 2 true]")
+	})
+}
+
 // A state that is entered again splits again.
 func TestASplitInALoopBeginsAnew(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
