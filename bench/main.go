@@ -23,7 +23,8 @@ import (
 
 func main() {
 	commands := map[string]func(args []string) error{
-		"compare": compare, "kill": kill, "kill-child": killChild, "due": due, "idle": idle, "restart": restart, "parked": parked,
+		"compare": compare, "kill": kill, "kill-child": killChild, "due": due, "idle": idle,
+		"restart": restart, "restart-child": restartChild, "parked": parked, "parked-child": parkedChild,
 	}
 	args := append(os.Args[1:], "compare")
 	command := commands[args[0]]
