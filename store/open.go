@@ -44,8 +44,11 @@ func writerDSN(path string, fresh bool) string {
 	return dsn(path, v)
 }
 
+// readerDSN gives readers a small cache: whatever it holds is of no use any more
+// once the writer has committed, and the system's own is as near. In memory a
+// page takes twice its size.
 func readerDSN(path string) string {
-	return dsn(path, url.Values{"mode": {"ro"}, "_busy_timeout": {"5000"}, "_dqs": {"0"}, "_pragma": {"cache_size(-16384)"}})
+	return dsn(path, url.Values{"mode": {"ro"}, "_busy_timeout": {"5000"}, "_dqs": {"0"}, "_pragma": {"cache_size(-2048)"}})
 }
 
 // openReader opens a read-only pool of n connections.
