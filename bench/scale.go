@@ -371,13 +371,14 @@ func watch(path, profile string, atOnce int64, due time.Time) error {
 	if err != nil {
 		return err
 	}
-	started := time.Since(began)
-	time.Sleep(2 * time.Second)
+	started, first := time.Since(began), cpuTime()
+	time.Sleep(5 * time.Second)
 	cpu, from := cpuTime(), time.Now()
+	first = cpu - first
 	time.Sleep(time.Until(due.Add(-3 * time.Second)))
 	cpu = cpuTime() - cpu
-	fmt.Printf("Start returns after %v; idle CPU %.2f %% of a core; resident %d MB, heap %d MB\n", started.Round(100*time.Microsecond),
-		100*cpu.Seconds()/time.Since(from).Seconds(), resident()>>20, heap()>>20)
+	fmt.Printf("Start returns after %v; CPU of the 5 s behind it %v, then idle CPU %.2f %% of a core; resident %d MB, heap %d MB\n",
+		started.Round(100*time.Microsecond), first.Round(time.Millisecond), 100*cpu.Seconds()/time.Since(from).Seconds(), resident()>>20, heap()>>20)
 	stop, err := profiling(profile)
 	if err != nil {
 		return err

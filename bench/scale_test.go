@@ -11,7 +11,7 @@ func TestCrowdsGoOn(t *testing.T) {
 	if err := restart([]string{"-finished", "20", "-parked", "20", "-interrupted", "5", "-dir", dir}); err != nil {
 		t.Errorf("restart: %v", err)
 	}
-	if err := parked([]string{"-runs", "20", "-at-once", "10", "-in", "6s", "-dir", dir}); err != nil {
+	if err := parked([]string{"-runs", "20", "-at-once", "10", "-in", "9s", "-dir", dir}); err != nil {
 		t.Errorf("parked: %v", err)
 	}
 }
