@@ -2,6 +2,7 @@ package segno
 
 import (
 	"context"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -15,6 +16,7 @@ const (
 	lookEvery = 2 * time.Second  // at the lock, at most
 	firstPage = 32               // runs per claiming commit, the first: soon
 	claimPage = 500              // and the others: many
+	sweepPage = 5000             // memos looked at together
 	troubled  = time.Second      // pause after a read that failed
 )
 
@@ -141,7 +143,8 @@ func (r *RunningScheduler) dispatchRuns(ctx context.Context, now time.Time) erro
 			return err
 		}
 		slices.SortStableFunc(due, func(a, b engine.Head) int { return a.Wake.Compare(b.Wake) })
-		blocked := map[string]bool{} // by flow: true, nothing of it fits in; false, nothing that must be alone
+		memos, _ := r.store.MemosOf(ctx, due) // each run reads for itself what is missing
+		blocked := map[string]bool{}          // by flow: true, nothing of it fits in; false, nothing that must be alone
 		err = r.update(ctx, func(tx *store.Tx) error {
 			clear(blocked)
 			for _, h := range due {
@@ -149,7 +152,7 @@ func (r *RunningScheduler) dispatchRuns(ctx context.Context, now time.Time) erro
 				if all, some := blocked[h.Flow]; all || some && alone {
 					continue
 				}
-				isFull, err := r.claim(tx, h, false)
+				isFull, err := r.claim(tx, h, claiming{memos: memos[h.Run]})
 				if err != nil {
 					return err
 				}
@@ -227,7 +230,7 @@ func (r *RunningScheduler) dispatchSuspect(ctx context.Context, now time.Time) e
 		full := false
 		r.suspect.begin(h.Run, now.Add(r.suspectFor))
 		err := r.update(ctx, func(tx *store.Tx) (err error) {
-			full, err = r.claim(tx, h, true)
+			full, err = r.claim(tx, h, claiming{suspect: true})
 			return err
 		})
 		if err != nil || !full {
@@ -241,20 +244,16 @@ func (r *RunningScheduler) dispatchSuspect(ctx context.Context, now time.Time) e
 
 // sweepMemos removes what closed visits have left behind.
 func (r *RunningScheduler) sweepMemos(ctx context.Context) {
-	for last := (store.MemoVisit{}); !r.isStopping(); {
-		visits, err := r.store.MemoVisits(ctx, last, claimPage)
-		if err == nil && len(visits) == 0 {
-			return
-		}
+	for after := int64(0); after < math.MaxInt64 && !r.isStopping(); {
+		visits, upto, err := r.store.ClosedVisits(ctx, after, sweepPage)
 		for i := 0; i < len(visits) && err == nil; i++ {
-			if last = visits[i]; last.Closed {
-				err = r.dropMemos(ctx, last)
-			}
+			err = r.dropMemos(ctx, visits[i])
 		}
 		if err != nil {
 			r.cleanupFailed("memos of closed visits are left for the next start", err)
 			return
 		}
+		after = upto
 	}
 }
 

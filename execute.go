@@ -196,9 +196,15 @@ func (f *flow) alone(h *engine.Head) bool {
 	return (f.Overlap == Skip || f.Overlap == Replace) && h.Status == engine.Pending && !h.Cancel && h.Parent == 0
 }
 
+// claiming is what is known of a run that is claimed, beside its head.
+type claiming struct {
+	suspect bool
+	memos   map[string][]byte // of its visit; nil: they were not read
+}
+
 // claim takes a run that waits in the file, if its flow has room for it, and
 // launches it once that is durable. It reports whether the flow is full.
-func (r *RunningScheduler) claim(tx *store.Tx, h engine.Head, suspect bool) (full bool, err error) {
+func (r *RunningScheduler) claim(tx *store.Tx, h engine.Head, c claiming) (full bool, err error) {
 	f, row := r.flows[h.Flow], tx.Flow(h.Flow)
 	if f == nil || row == nil {
 		return false, r.setAside(tx, h, r.now())
@@ -212,7 +218,7 @@ func (r *RunningScheduler) claim(tx *store.Tx, h engine.Head, suspect bool) (ful
 		return true, nil
 	}
 	fresh, came := h.Started.IsZero(), engine.CameFrom(&h)
-	held, err := tx.Hold(&h, r.now(), suspect)
+	held, err := tx.Hold(&h, r.now(), c.suspect)
 	if err != nil || !held {
 		r.places.give(place)
 		return false, err
@@ -221,7 +227,7 @@ func (r *RunningScheduler) claim(tx *store.Tx, h engine.Head, suspect bool) (ful
 		row.LastRun = h.Started
 	}
 	tx.Else(func() { r.places.give(place) })
-	tx.After(func() { r.launch(f, h, came) })
+	tx.After(func() { r.start(f, r.eng.Begin(r.base, f.def.machine, h).Came(came).Remembers(c.memos)) })
 	return false, nil
 }
 

@@ -287,6 +287,33 @@ func TestMemosOutliveAttemptsAndCrashesButNotTheVisit(t *testing.T) {
 	})
 }
 
+// However much runs that wake together have in their memos, each finds its own.
+func TestRunsThatWakeTogetherFindTheirMemos(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		f := flowOf("f", one(func(ctx context.Context, _ *cargo) (leg, error) {
+			size := 1 << (4 * (segno.InfoFrom(ctx).Run % 6)) // up to 1 MiB
+			kept, found, err := segno.LoadMemo[string](ctx, "k")
+			if err == nil && !found {
+				err = errors.Join(segno.SaveMemo(ctx, "k", strings.Repeat("x", size)), segno.Snooze(time.Hour))
+			} else if err == nil && len(kept) != size {
+				err = fmt.Errorf("found %d bytes, want %d", len(kept), size)
+			}
+			return done, err
+		}))
+		f.Overlap = segno.Allow(0)
+		r := newBed(t).start(f)
+		var ids []segno.RunID
+		for range 12 {
+			ids = append(ids, r.trigger("f", cargo{}))
+		}
+		for _, id := range ids {
+			r.completed(id)
+		}
+		lines, err := queryLines(r.DB(), "SELECT count(*) FROM _segno_memo")
+		expect(t, "memos left in the file", fmt.Sprint(lines, err), "[0] <nil>")
+	})
+}
+
 func TestAMemoOfAnotherTypeIsAnError(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		r := newBed(t).start(flowOf("f", one(func(ctx context.Context, _ *cargo) (leg, error) {

@@ -2,12 +2,13 @@ package main
 
 import (
 	"os"
+	"strings"
 	"testing"
 )
 
-// TestMain is the process to be killed, too.
+// TestMain is the processes that the program starts, too.
 func TestMain(m *testing.M) {
-	if len(os.Args) > 1 && os.Args[1] == "kill-child" {
+	if len(os.Args) > 1 && strings.HasSuffix(os.Args[1], "-child") {
 		main()
 		return
 	}

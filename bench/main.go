@@ -26,7 +26,8 @@ import (
 
 func main() {
 	commands := map[string]func(args []string) error{
-		"compare": compare, "kill": kill, "kill-child": killChild, "due": due, "idle": idle, "restart": restart, "parked": parked,
+		"compare": compare, "kill": kill, "kill-child": killChild, "due": due, "idle": idle,
+		"restart": restart, "restart-child": restartChild, "parked": parked, "parked-child": parkedChild,
 		"long": long, "reads": reads, "retention": retention,
 	}
 	args := append(os.Args[1:], "compare")

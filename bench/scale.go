@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -190,22 +192,44 @@ func restart(args []string) error {
 	if err != nil {
 		return err
 	}
-	stop, err := profiling(*profile)
+	fmt.Printf("%d runs over, %d parked, %d interrupted: %d MB\n", c.finished, c.parked, c.held, size>>20)
+	return again("restart-child", path, *profile, strconv.Itoa(c.held))
+}
+
+// again runs another command of this program in a process of its own, which has
+// nothing in memory of what it took to make the file.
+func again(args ...string) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	c := exec.Command(self, args...)
+	c.Stdout, c.Stderr = os.Stdout, os.Stderr
+	return c.Run()
+}
+
+// restartChild is the process that starts: see restart.
+func restartChild(args []string) error {
+	path, profile := args[0], args[1]
+	held, err := strconv.ParseInt(args[2], 10, 64)
+	if err != nil {
+		return err
+	}
+	stop, err := profiling(profile)
 	if err != nil {
 		return err
 	}
 	defer stop()
-	fmt.Printf("%d runs over, %d parked, %d interrupted: %d MB\n", c.finished, c.parked, c.held, size>>20)
 	var n atomic.Int64
 	began, all, first := time.Now(), make(chan struct{}), time.Duration(0)
-	r, err := c.start(path, func() {
+	r, err := resume(path, &began, func() {
 		switch n.Add(1) {
 		case 1:
 			first = time.Since(began)
-		case int64(c.held) + 1: // with the model's own
+		case held + 1: // with the model's own
 			close(all)
 		}
-	}, &began)
+	})
 	if err != nil {
 		return err
 	}
@@ -226,8 +250,8 @@ func warm(path string) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-// start starts a scheduler on the file, warm.
-func (c crowd) start(path string, did func(), began *time.Time) (*segno.RunningScheduler, error) {
+// resume starts a scheduler on the file of a crowd, warm.
+func resume(path string, began *time.Time, did func()) (*segno.RunningScheduler, error) {
 	s := segno.New(path, segno.Options{})
 	if err := s.Add(segno.Flow{ID: "crowd", Workflow: sleeper(nil, did), Overlap: segno.Allow(0)}); err != nil {
 		return nil, err
@@ -245,6 +269,7 @@ func parked(args []string) error {
 	flags := flag.NewFlagSet("parked", flag.ExitOnError)
 	runs := flags.Int("runs", 1_000_000, "runs that wait")
 	atOnce := flags.Int("at-once", 100_000, "of them, due at the same time")
+	in := flags.Duration("in", 25*time.Second, "when they are due")
 	dir := flags.String("dir", "", "where the database goes; a temporary folder by default")
 	profile := flags.String("cpuprofile", "", "write a CPU profile of it")
 	_ = flags.Parse(args) // exits
@@ -259,12 +284,12 @@ func parked(args []string) error {
 	if err != nil {
 		return err
 	}
-	due = time.Now().Add(25 * time.Second)
-	if err := wakeAll(path, *atOnce, due); err != nil {
+	at := time.Now().Add(*in)
+	if err := wakeAll(path, *atOnce, at); err != nil {
 		return err
 	}
 	fmt.Printf("%d runs parked: %d MB\n", *runs, size>>20)
-	return c.watch(path, *profile, *atOnce, due)
+	return again("parked-child", path, *profile, strconv.Itoa(*atOnce), at.Format(time.RFC3339Nano))
 }
 
 // wakeAll lets the first of the runs be due at an instant.
@@ -278,32 +303,49 @@ func wakeAll(path string, n int, due time.Time) error {
 	return err
 }
 
-// watch starts the scheduler, looks at it while nothing is due, and then at what is.
-func (c crowd) watch(path, profile string, atOnce int, due time.Time) error {
-	var n atomic.Int64
-	var began time.Time
-	all := make(chan struct{})
-	r, err := c.start(path, func() {
-		if n.Add(1) == int64(atOnce)+1 { // with the model's interrupted one
-			close(all)
-		}
-	}, &began)
+// parkedChild is the process that is measured: see parked.
+func parkedChild(args []string) error {
+	atOnce, err := strconv.ParseInt(args[2], 10, 64)
 	if err != nil {
 		return err
 	}
-	started := time.Since(began)
-	time.Sleep(2 * time.Second)
+	due, err := time.Parse(time.RFC3339Nano, args[3])
+	if err != nil {
+		return err
+	}
+	return watch(args[0], args[1], atOnce, due)
+}
+
+// watch starts the scheduler, looks at it while nothing is due, and then at what is.
+func watch(path, profile string, atOnce int64, due time.Time) error {
+	var n atomic.Int64
+	var began time.Time
+	all := make(chan struct{})
+	r, err := resume(path, &began, func() {
+		if n.Add(1) == atOnce+1 { // with the model's interrupted one
+			close(all)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	started, first := time.Since(began), cpuTime()
+	time.Sleep(5 * time.Second)
 	cpu, from := cpuTime(), time.Now()
+	first = cpu - first
 	time.Sleep(time.Until(due.Add(-3 * time.Second)))
 	cpu = cpuTime() - cpu
-	fmt.Printf("Start returns after %v; idle CPU %.2f %% of a core; resident %d MB, heap %d MB\n", started.Round(100*time.Microsecond),
-		100*cpu.Seconds()/time.Since(from).Seconds(), resident()>>20, heap()>>20)
+	fmt.Printf("Start returns after %v; CPU of the 5 s behind it %v, then idle CPU %.2f %% of a core; resident %d MB, heap %d MB\n",
+		started.Round(100*time.Microsecond), first.Round(time.Millisecond), 100*cpu.Seconds()/time.Since(from).Seconds(), resident()>>20, heap()>>20)
 	stop, err := profiling(profile)
 	if err != nil {
 		return err
 	}
+	cpu = cpuTime()
 	<-all
-	fmt.Printf("%d due at once: all done %v later\n", atOnce, time.Since(due).Round(time.Millisecond))
+	cpu = cpuTime() - cpu
+	fmt.Printf("%d due at once: all done %v later; %d microseconds of CPU each; resident %d MB\n", atOnce, time.Since(due).Round(time.Millisecond),
+		cpu.Microseconds()/atOnce, resident()>>20)
 	stop()
 	return r.Stop(context.Background())
 }

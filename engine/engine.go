@@ -71,6 +71,15 @@ func (e *Engine) Begin(ctx context.Context, m *Machine, h Head) *Run {
 	}
 }
 
+// Remembers gives a run the memos of its visit, all that the journal has, so
+// that they need not be read. nil: they are not known. It is called before Drive.
+func (r *Run) Remembers(values map[string][]byte) *Run {
+	if values != nil {
+		r.memos = memos{known: true, some: len(values) > 0, values: values}
+	}
+	return r
+}
+
 // Drive runs until the run ends, parks, is stuck, or is suspended, and returns
 // the head as it was committed last. Any error means that the run is no longer
 // ours: the journal refused, or another goroutine has it.

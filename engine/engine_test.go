@@ -226,6 +226,30 @@ func TestAVisitOfAnEndedAttemptIsOfNoUse(t *testing.T) {
 	})
 }
 
+// Memos that came with the head are not read again; without them they are.
+func TestARunRemembersTheMemosItIsGiven(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var found string
+		m := single(engine.Step{Do: func(ctx context.Context, data []byte) (string, []byte, error) {
+			value, known, err := engine.VisitFrom(ctx).LoadMemo(ctx, "k")
+			found = fmt.Sprintf("%s %v", value, known)
+			return "end", data, err
+		}})
+		for _, c := range []struct {
+			given map[string][]byte
+			want  string
+		}{{nil, "filed true"}, {map[string][]byte{"k": []byte("given")}, "given true"}, {map[string][]byte{}, " false"}} {
+			s := begin(m, "")
+			s.head.Seq, s.memos["1/k"] = 2, "filed"
+			if _, err := machinery(s).Begin(context.Background(), m, s.head).Remembers(c.given).Drive(); err != nil {
+				t.Fatal(err)
+			}
+			expect(t, fmt.Sprintf("found by a run that was given %q", c.given), found, c.want)
+			expect(t, "memos left", len(s.memos) == 0, c.given == nil || len(c.given) > 0)
+		}
+	})
+}
+
 func TestACurveStaysWithinItsBounds(t *testing.T) {
 	for _, c := range []engine.Curve{
 		{Initial: time.Second, MaxDelay: time.Minute},

@@ -4,8 +4,10 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -263,25 +265,55 @@ func TestMemosOfClosedVisitsAreSweptInPages(t *testing.T) {
 	}
 }
 
+// The memos of runs that are claimed together are read together: those of their
+// visits, and all that a run has or nothing.
+func TestMemosOfSeveralRuns(t *testing.T) {
+	s := fresh(t)
+	var heads []engine.Head
+	for _, flow := range []string{"none", "two", "moved", "large", "behind"} {
+		heads = append(heads, addRun(t, s, flow))
+	}
+	save := func(i int, memos map[string][]byte) {
+		t.Helper()
+		if err := s.Save(ctx, &heads[i], memos, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	save(1, map[string][]byte{"a": []byte("1"), "b": []byte("2")})
+	save(2, map[string][]byte{"a": []byte("old")})
+	c := transition(heads[2], "b") // leaves it
+	if err := s.Commit(ctx, c); err != nil {
+		t.Fatal(err)
+	}
+	heads[2] = c.After
+	save(2, map[string][]byte{"b": []byte("new")})
+	save(3, map[string][]byte{"a": []byte("1"), "b": make([]byte, memosAtOnce)})
+	save(4, map[string][]byte{"a": []byte("1")})
+	got, err := s.MemosOf(ctx, heads)
+	want := map[int64]map[string][]byte{
+		heads[0].Run: {}, heads[1].Run: {"a": []byte("1"), "b": []byte("2")}, heads[2].Run: {"b": []byte("new")},
+	}
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got = %v (%v), want = %v", got, err, want)
+	}
+}
+
 // dropClosed drops the memos of every closed visit, reading few at a time.
 func dropClosed(t *testing.T, s *Store) {
 	t.Helper()
-	for last := (MemoVisit{}); ; {
-		visits, err := s.MemoVisits(ctx, last, 2)
+	for after := int64(0); after < math.MaxInt64; {
+		visits, upto, err := s.ClosedVisits(ctx, after, 2)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(visits) == 0 {
-			return
-		}
 		for _, v := range visits {
-			last = v
-			for more := v.Closed; more; {
+			for more := true; more; {
 				if err := s.Update(ctx, func(tx *Tx) (err error) { more, err = tx.DropMemos(v); return err }); err != nil {
 					t.Fatal(err)
 				}
 			}
 		}
+		after = upto
 	}
 }
 

@@ -2,6 +2,9 @@ package store
 
 import (
 	"context"
+	"database/sql"
+	"errors"
+	"math"
 
 	"github.com/segnodev/segno/engine"
 )
@@ -70,32 +73,80 @@ func (s *Store) Memos(ctx context.Context, h *engine.Head) (map[string][]byte, e
 	return memos, rows.Err()
 }
 
-// A MemoVisit is a visit that has memos. They are of no use once it is closed.
-type MemoVisit struct {
-	Run    int64
-	Visit  int
-	Closed bool
-}
+// memosAtOnce bounds the bytes of memos that are read for several runs at once.
+const memosAtOnce = 256 << 10
 
-const visitClosed = "(r.run IS NULL OR r.ended IS NOT NULL OR m.visit < r.visit)"
-
-// MemoVisits returns visits with memos, in order, behind a given one.
-func (s *Reader) MemoVisits(ctx context.Context, after MemoVisit, limit int) (visits []MemoVisit, err error) {
-	const query = "SELECT DISTINCT m.run, m.visit, " + visitClosed + ` FROM _segno_memo m LEFT JOIN _segno_run r USING (run)
-WHERE (m.run, m.visit) > (?, ?) ORDER BY m.run, m.visit LIMIT ?`
-	rows, err := s.query(ctx, query, after.Run, after.Visit, limit)
+// MemosOf returns the memos of the heads' visits, by run, read at once. A run
+// that is missing was not read, or not to its end: there were too many.
+func (s *Reader) MemosOf(ctx context.Context, heads []engine.Head) (map[int64]map[string][]byte, error) {
+	const query = `SELECT e.value, m.visit, m.key, m.value FROM json_each(?) e LEFT JOIN _segno_memo m ON m.run = e.value ORDER BY e.id`
+	runs, visits := make([]int64, len(heads)), make(map[int64]int64, len(heads))
+	for i := range heads {
+		runs[i], visits[heads[i].Run] = heads[i].Run, int64(heads[i].Visit)
+	}
+	rows, err := s.query(ctx, query, list(runs))
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
+	memos := make(map[int64]map[string][]byte, len(heads))
+	for size := 0; rows.Next(); {
+		var run, visit int64
+		var key string
+		var value []byte
+		if err := rows.Scan(&run, num{&visit}, str{&key}, blob{&value}); err != nil {
+			return nil, err
+		}
+		if size += len(key) + len(value); size > memosAtOnce {
+			delete(memos, run) // there may be more of it
+			break
+		}
+		if memos[run] == nil {
+			memos[run] = map[string][]byte{}
+		}
+		if visit == visits[run] { // not one that a closed visit has left
+			memos[run][key] = value
+		}
+	}
+	return memos, rows.Err()
+}
+
+// A MemoVisit is a visit that has memos.
+type MemoVisit struct {
+	Run   int64
+	Visit int
+}
+
+// The memos of a closed visit are of no use.
+const visitClosed = "(r.run IS NULL OR r.ended IS NOT NULL OR m.visit < r.visit)"
+
+// ClosedVisits returns closed visits that still have memos, among the next so
+// many memos behind a run. It has looked at all of them up to the run it returns,
+// the largest number there is if there are no more.
+func (s *Reader) ClosedVisits(ctx context.Context, after int64, limit int) (visits []MemoVisit, upto int64, err error) {
+	const end = "SELECT run FROM _segno_memo WHERE run > ? ORDER BY run, visit, key LIMIT 1 OFFSET ?"
+	err = s.queryRow(ctx, end, after, limit-1).Scan(&upto)
+	if errors.Is(err, sql.ErrNoRows) {
+		upto, err = math.MaxInt64, nil
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	const query = "SELECT DISTINCT m.run, m.visit FROM _segno_memo m LEFT JOIN _segno_run r USING (run) WHERE m.run > ? AND m.run <= ? AND " +
+		visitClosed + " ORDER BY m.run, m.visit"
+	rows, err := s.query(ctx, query, after, upto)
+	if err != nil {
+		return nil, 0, err
+	}
+	defer rows.Close()
 	for rows.Next() {
 		var v MemoVisit
-		if err := rows.Scan(&v.Run, &v.Visit, &v.Closed); err != nil {
-			return nil, err
+		if err := rows.Scan(&v.Run, &v.Visit); err != nil {
+			return nil, 0, err
 		}
 		visits = append(visits, v)
 	}
-	return visits, rows.Err()
+	return visits, upto, rows.Err()
 }
 
 // DropMemos deletes a page of the memos of a visit that is closed, and reports

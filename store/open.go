@@ -23,8 +23,6 @@ const (
 	applicationID = 0x7365676e // "segn"
 	schemaTable   = "_segno_schema"
 	checkpointAt  = 4000 // pages of WAL
-	usersCache    = 16 << 10
-	ownCache      = 8 << 10 // enough for what is read at a time; the next commit makes it stale
 )
 
 // dsn returns a data source name of the file with the given settings. The
@@ -46,14 +44,16 @@ func writerDSN(path string, fresh bool) string {
 	return dsn(path, v)
 }
 
-func readerDSN(path string, cache int) string {
-	return dsn(path, url.Values{"mode": {"ro"}, "_busy_timeout": {"5000"}, "_dqs": {"0"}, "_pragma": {fmt.Sprintf("cache_size(-%d)", cache)}})
+// readerDSN gives readers a small cache: whatever it holds is of no use any more
+// once the writer has committed, and the system's own is as near. In memory a
+// page takes twice its size.
+func readerDSN(path string) string {
+	return dsn(path, url.Values{"mode": {"ro"}, "_busy_timeout": {"5000"}, "_dqs": {"0"}, "_pragma": {"cache_size(-2048)"}})
 }
 
-// openReader opens a read-only pool of n connections, each with so many KiB for
-// pages.
-func openReader(path string, n, cache int) (*sqlx.DB, error) {
-	db, err := sqlx.Open("sqlite", readerDSN(path, cache))
+// openReader opens a read-only pool of n connections.
+func openReader(path string, n int) (*sqlx.DB, error) {
+	db, err := sqlx.Open("sqlite", readerDSN(path))
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +90,7 @@ type identity struct {
 // that a killed process has left is played back, as every reader would that may:
 // until then nobody can read the file.
 func identify(ctx context.Context, path string) (id identity, err error) {
-	db, err := openReader(path, 1, usersCache)
+	db, err := openReader(path, 1)
 	if err != nil {
 		return id, err
 	}
@@ -200,7 +200,7 @@ func lockedBy(path string) error {
 		Host  string
 		Since string
 	}
-	db, err := openReader(path, 1, usersCache)
+	db, err := openReader(path, 1)
 	if err == nil {
 		defer func() { _ = db.Close() }()
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)

@@ -267,7 +267,7 @@ ORDER BY r.crashes, r.run`, micros(now), SuspectAfter)
 // meanwhile be taken for one.
 func (s *Reader) Overlong(ctx context.Context, now time.Time, limit int) ([]engine.Head, error) {
 	query := selectOpen +
-		"WHERE r.ended IS NULL AND r.status IN ('parked', 'waiting', 'undoing') AND r.wake > ? AND r.held = 0 AND r.delay > 0 AND r.due - r.delay > ? LIMIT ?"
+		"WHERE r.ended IS NULL AND r.status IN ('parked', 'waiting', 'undoing') AND r.wake > ? AND r.due - r.delay > ? AND r.held = 0 AND r.delay > 0 LIMIT ?" // the rare condition first
 	return scanHeads(s.reader.QueryxContext(ctx, query, micros(now), micros(now.Add(time.Second)), limit))
 }
 

@@ -118,10 +118,10 @@ func (s *Store) open(ctx context.Context, cfg Config) error {
 	if err := s.prepareFile(ctx, fresh); err != nil {
 		return err
 	}
-	if s.reader, err = openReader(s.path, 4, ownCache); err != nil {
+	if s.reader, err = openReader(s.path, 4); err != nil {
 		return err
 	}
-	if s.users, err = openReader(s.path, 4, usersCache); err != nil {
+	if s.users, err = openReader(s.path, 4); err != nil {
 		return err
 	}
 	return s.startWriter(ctx, cfg)

@@ -261,7 +261,7 @@ type asked struct {
 func (p *spy) Driver() driver.Driver { return &sqlite.Driver{} }
 
 func (p *spy) Connect(context.Context) (driver.Conn, error) {
-	c, err := p.Driver().Open(readerDSN(p.path, ownCache))
+	c, err := p.Driver().Open(readerDSN(p.path))
 	return spyConn{c, p}, err
 }
 
