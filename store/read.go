@@ -154,7 +154,7 @@ func (s *Reader) Runs(ctx context.Context, f Filter) ([]engine.Head, error) {
 const (
 	newest = " ORDER BY r.run DESC LIMIT ?"
 	inOpen = "INDEXED BY _segno_run_open WHERE r.ended IS NULL"
-	inBad  = "INDEXED BY _segno_run_bad WHERE r.status IN ('failed', 'undo_failed', 'cancelled')"
+	inBad  = "INDEXED BY _segno_run_bad WHERE (r.status = 'failed' OR r.status = 'undo_failed' OR r.status = 'cancelled')"
 )
 
 // fewRuns is how many runs are looked at to find the newest; of more it is quicker
