@@ -87,25 +87,25 @@ func (f *Flow) values() []any {
 
 // The ways to write a flow: a new one, any change, what a slot changes, and what a
 // run does on its way to the end. Of the columns of an index the last two have
-// none but next, and none.
+// none but next, and none; and none that is checked, which takes a table of what
+// it may be.
 var (
-	addFlowSQL  = "INSERT INTO _segno_flow (flow, " + flowColumns + ") VALUES (" + marks(29) + ")"
-	putFlowSQL  = "UPDATE _segno_flow SET (" + flowColumns + ") = (" + marks(28) + ") WHERE flow = ?"
-	moveFlowSQL = `UPDATE _segno_flow SET cursor = ?, next = ?, outcome = ?, runs = ?, last_run = ?, active = ?, queued = ?, fired = ?
-WHERE flow = ?`
-	countFlowSQL = "UPDATE _segno_flow SET outcome = ?, runs = ?, last_run = ?, active = ?, queued = ? WHERE flow = ?"
+	addFlowSQL   = "INSERT INTO _segno_flow (flow, " + flowColumns + ") VALUES (" + marks(29) + ")"
+	putFlowSQL   = "UPDATE _segno_flow SET (" + flowColumns + ") = (" + marks(28) + ") WHERE flow = ?"
+	moveFlowSQL  = "UPDATE _segno_flow SET cursor = ?, next = ?, runs = ?, last_run = ?, active = ?, queued = ?, fired = ? WHERE flow = ?"
+	countFlowSQL = "UPDATE _segno_flow SET runs = ?, last_run = ?, active = ?, queued = ? WHERE flow = ?"
 )
 
 // update returns the cheapest statement that turns was into the flow.
 func (f *Flow) update(was *Flow) (query string, args []any) {
 	moved := *was
-	moved.Outcome, moved.Runs, moved.LastRun, moved.Active, moved.Queued = f.Outcome, f.Runs, f.LastRun, f.Active, f.Queued
+	moved.Runs, moved.LastRun, moved.Active, moved.Queued = f.Runs, f.LastRun, f.Active, f.Queued
 	if moved == *f {
-		return countFlowSQL, []any{f.Outcome, f.Runs, micros(f.LastRun), f.Active, f.Queued, f.num}
+		return countFlowSQL, []any{f.Runs, micros(f.LastRun), f.Active, f.Queued, f.num}
 	}
 	moved.Cursor, moved.Next, moved.Fired = f.Cursor, f.Next, f.Fired
 	if moved == *f {
-		return moveFlowSQL, []any{micros(f.Cursor), micros(f.Next), f.Outcome, f.Runs, micros(f.LastRun), f.Active, f.Queued, f.Fired, f.num}
+		return moveFlowSQL, []any{micros(f.Cursor), micros(f.Next), f.Runs, micros(f.LastRun), f.Active, f.Queued, f.Fired, f.num}
 	}
 	return putFlowSQL, append(f.values(), f.num)
 }
