@@ -50,19 +50,17 @@ func reads(args []string) error {
 		return err
 	}
 	fmt.Printf("%d runs that are over, %d flows; a call of each kind every %v\n", *runs, *flows, pace)
-	calls, rare := questions(r, *runs), scan(r)
+	calls := questions(r, *runs)
 	ask(calls, *length)
-	ask(rare, *length/4)
-	report("nothing is written", append(calls, rare...))
+	report("nothing is written", calls)
 	stop, err := profiling(*profile)
 	if err != nil {
 		return err
 	}
-	calls, rare = questions(r, *runs), scan(r)
+	calls = questions(r, *runs)
 	rate := loaded(e, *flight, *length, func() { ask(calls, *length) })
 	stop()
-	loaded(e, *flight, *length/4, func() { ask(rare, *length/4) })
-	report(fmt.Sprintf("%d in flight, %.0f steps/s", *flight, rate), append(calls, rare...))
+	report(fmt.Sprintf("%d in flight, %.0f steps/s", *flight, rate), calls)
 	return e.close()
 }
 
@@ -125,13 +123,8 @@ func questions(r *segno.RunningScheduler, runs int) []*call {
 		{"Runs, newest", pace, list(segno.RunFilter{}), nil},
 		{"Runs, a page", pace, func() error { return list(segno.RunFilter{Flow: "crowd", Before: some()})() }, nil},
 		{"Runs, running", pace, list(segno.RunFilter{Status: []segno.RunStatus{segno.RunRunning}}), nil},
+		{"Runs, failed, of which there are none", pace, list(segno.RunFilter{Status: []segno.RunStatus{segno.RunFailed}}), nil},
 	}
-}
-
-// scan is a question that reads all the runs: none is what it asks for.
-func scan(r *segno.RunningScheduler) []*call {
-	failed := segno.RunFilter{Status: []segno.RunStatus{segno.RunFailed}}
-	return []*call{{"Runs, failed, of which there are none", 10 * pace, func() error { _, err := r.Runs(context.Background(), failed); return err }, nil}}
 }
 
 // ask makes each kind of call at its pace, each in a goroutine of its own.
