@@ -11,8 +11,8 @@ const (
 )
 
 // grower returns a function for the writer's idle moments that makes the WAL
-// file larger, a step at a time, until it holds as much as autocheckpoint ever
-// lets it: overwriting a file syncs about twice as fast as growing it. SQLite
+// file larger, a step at a time, until it holds as much as checkpoints ever
+// let it: overwriting a file syncs about twice as fast as growing it. SQLite
 // takes the zeros behind its last frame for what they are. The function holds
 // the write lock meanwhile, and returns false when there is nothing to do.
 func (w *writer) grower() func() bool {
@@ -51,7 +51,7 @@ func (w *writer) growWAL() (more bool, err error) {
 	}
 	if err != nil { // the last of the space is for others, and for the next checkpoint, which should come soon
 		_ = f.Truncate(st.Size())
-		_, _ = w.conn.ExecContext(background, "PRAGMA wal_autocheckpoint = 100")
+		w.checkpointAt = 100
 	}
 	return err == nil, err
 }
@@ -63,9 +63,8 @@ func (w *writer) cutWAL() {
 	if err != nil || st.Size() < walLimit {
 		return
 	}
-	var busy, pages, done int64
 	_, _ = w.conn.ExecContext(background, "PRAGMA busy_timeout = 0")
-	err = w.conn.QueryRowContext(background, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &pages, &done)
+	busy, err := w.copyLog("TRUNCATE")
 	_, _ = w.conn.ExecContext(background, "PRAGMA busy_timeout = 5000")
-	w.log.Warn("segno: the write-ahead log is large; a reader keeps it from being reused", "bytes", st.Size(), "still_busy", busy != 0, "error", err)
+	w.log.Warn("segno: the write-ahead log is large; a reader keeps it from being reused", "bytes", st.Size(), "still_busy", busy, "error", err)
 }

@@ -207,6 +207,9 @@ func (s *Store) startWriter(ctx context.Context, cfg Config) error {
 		long:   longRuns{beyond: cfg.MaxVisits},
 		failed: s.failed, degraded: func(err error) { s.setTrouble(err) },
 	}
+	if err := s.w.takeCheckpoints(); err != nil {
+		return err
+	}
 	if err := s.w.prepare(); err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ const (
 	hungUser = 3 * time.Second         // and this slow with the stacks of all goroutines
 	idlePage = 4096 + 24               // a WAL frame
 	growStep = 256 * idlePage          // how much of the WAL is pre-grown at a time
-	growTo   = 4200*idlePage + growPad // a little more than autocheckpoint lets it become
+	growTo   = 4200*idlePage + growPad // a little more than checkpoints let it become
 	growPad  = 32
 )
 
@@ -72,6 +72,8 @@ type writer struct {
 	degraded                                  func(error)  // told of trouble, and of its end with nil
 	troubled                                  bool         // it has been told
 	smallWAL                                  bool
+	checkpointAt                              int          // pages of the log from which it is copied
+	unsynced                                  error        // why nothing may be copied any more
 	inUser                                    atomic.Int64 // the writer's goroutine while it is in a function of the user's
 	images                                    []image      // of the last batch, to be used again, as the next two
 	entries                                   []engine.Entry
@@ -125,6 +127,9 @@ func (w *writer) loop(queue <-chan *request) error {
 		}
 		if err := w.serve(batch); err != nil {
 			return err
+		}
+		if w.checkpoint(); w.unsynced != nil {
+			return w.unsynced
 		}
 	}
 }
@@ -201,7 +206,7 @@ func (w *writer) wait(d time.Duration, err error) bool {
 	w.degraded(err)
 	w.log.Warn("segno: commit put off, nothing is lost", "error", err, "pause", d)
 	if primary(err) == lib.SQLITE_FULL { // perhaps it is the WAL that fills the disk: what is in the database can be overwritten
-		_, _ = w.conn.ExecContext(background, "PRAGMA wal_checkpoint(PASSIVE)")
+		_, _ = w.copyLog("PASSIVE")
 	}
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -271,6 +276,9 @@ func (w *writer) commit() error {
 func (w *writer) open(tx *Tx) error {
 	if err := w.failed(); err != nil {
 		return err
+	}
+	if w.unsynced != nil {
+		return w.unsynced
 	}
 	if _, err := w.begin.exec(); err != nil {
 		return err
