@@ -25,12 +25,9 @@ func (w *writer) takeCheckpoints() error {
 // checkpoint copies the log to the database once it is long, as far as readers let
 // it. Whatever fails but the sync is made again behind the next commit.
 func (w *writer) checkpoint() {
-	ask, err := w.query("PRAGMA wal_checkpoint(NOOP)")
-	if err != nil {
-		return
-	}
 	var busy, pages, copied int
-	if err := ask.QueryRowContext(background).Scan(&busy, &pages, &copied); err == nil && pages >= w.checkpointAt && copied < pages {
+	err := (&Tx{w: w}).row("PRAGMA wal_checkpoint(NOOP)").Scan(&busy, &pages, &copied)
+	if err == nil && pages >= w.checkpointAt && copied < pages {
 		_, _ = w.copyLog("PASSIVE")
 	}
 }
