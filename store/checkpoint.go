@@ -23,8 +23,12 @@ func (w *writer) takeCheckpoints() error {
 }
 
 // checkpoint copies the log to the database once it is long, as far as readers let
-// it. Whatever fails but the sync is made again behind the next commit.
+// it. Whatever fails but the sync is made again behind one of the next commits:
+// to ask how long the log is takes a tenth of a commit, so not each of them does.
 func (w *writer) checkpoint() {
+	if w.commits.Load()%uint64(max(w.checkpointAt/500, 1)) != 0 {
+		return
+	}
 	var busy, pages, copied int
 	err := (&Tx{w: w}).row("PRAGMA wal_checkpoint(NOOP)").Scan(&busy, &pages, &copied)
 	if err == nil && pages >= w.checkpointAt && copied < pages {
