@@ -60,6 +60,9 @@ func TestACheckpointThatCannotBeSyncedKeepsTheLog(t *testing.T) {
 		}
 		return err
 	}
+	if err := fill(4); err != nil { // not yet a reason for a checkpoint
+		t.Fatal(err)
+	}
 	reader, err := s.DB().Begin()
 	if err == nil {
 		_, err = reader.Exec("SELECT count(*) FROM filled")
